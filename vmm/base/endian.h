@@ -1,4 +1,5 @@
-// Integers with a byte order, for structures that lie in files, guest memory or on a wire. Unaligned, trivially copyable.
+// Integers with a byte order, for structures that lie in files, guest memory or on a wire. Unaligned, trivially
+// copyable.
 #pragma once
 #include <bit>
 #include <concepts>
@@ -27,7 +28,9 @@ private:
     struct Bytes {
         unsigned char b[sizeof(T)];
     };
-    constexpr void store(T value) { bytes_ = std::bit_cast<Bytes>(Order == std::endian::native ? value : byte_swap(value)); }
+    constexpr void store(T value) {
+        bytes_ = std::bit_cast<Bytes>(Order == std::endian::native ? value : byte_swap(value));
+    }
     Bytes bytes_{};
 };
 

@@ -11,7 +11,8 @@ namespace vmm {
 // what to do, in one line where it can ("Could not open 'x.img': No such file or directory"). Copyable, any thread.
 class Error {
 public:
-    explicit Error(std::string message, int errno_value = 0) : message_(std::move(message)), errno_value_(errno_value) {}
+    explicit Error(std::string message, int errno_value = 0)
+        : message_(std::move(message)), errno_value_(errno_value) {}
 
     std::string const& message() const { return message_; }
     // The errno the failure came from, or 0. Callers that must tell ENOENT from EACCES look here, never at the text.

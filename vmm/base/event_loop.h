@@ -24,8 +24,9 @@ public:
     EventLoop(EventLoop const&) = delete;
     EventLoop& operator=(EventLoop const&) = delete;
 
-    // Calls `callback` with what is ready (hang-up and error count as both) until unwatch(fd). Re-watching an fd replaces
-    // its entry. Regular files and other descriptors epoll refuses (EPERM) are always ready. `fd` stays the caller's.
+    // Calls `callback` with what is ready (hang-up and error count as both) until unwatch(fd). Re-watching an fd
+    // replaces its entry. Regular files and other descriptors epoll refuses (EPERM) are always ready. `fd` stays the
+    // caller's.
     void watch(int fd, Ready for_what, std::function<void(Ready)> callback);
     void unwatch(int fd);
 

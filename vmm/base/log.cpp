@@ -12,7 +12,8 @@ Log::~Log() {
 
 void Log::message(std::string_view kind, std::string_view text) {
     std::lock_guard lock(mutex_);
-    std::fprintf(out_, "%s: %.*s%.*s\n", program_.c_str(), int(kind.size()), kind.data(), int(text.size()), text.data());
+    std::fprintf(out_, "%s: %.*s%.*s\n", program_.c_str(), int(kind.size()), kind.data(), int(text.size()),
+                 text.data());
     std::fflush(out_);
 }
 

@@ -1,4 +1,5 @@
-// Log: where messages for a person go. Warnings to standard error under the program's name, traces (`-d`) to their file.
+// Log: where messages for a person go. Warnings to standard error under the program's name, traces (`-d`) to their
+// file.
 #pragma once
 #include <fmt/core.h>
 
@@ -53,7 +54,8 @@ public:
     // `rate_limit` lines a second each so that a hostile guest cannot fill a disk.
     void trace(Trace which, std::string_view text);
     template <class... Args> void guest_error(fmt::format_string<Args...> format, Args&&... args) {
-        if (enabled(Trace::guest_errors)) trace(Trace::guest_errors, fmt::format(format, std::forward<Args>(args)...) + "\n");
+        if (enabled(Trace::guest_errors))
+            trace(Trace::guest_errors, fmt::format(format, std::forward<Args>(args)...) + "\n");
     }
     template <class... Args> void unimp(fmt::format_string<Args...> format, Args&&... args) {
         if (enabled(Trace::unimp)) trace(Trace::unimp, fmt::format(format, std::forward<Args>(args)...) + "\n");

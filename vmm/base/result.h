@@ -15,9 +15,10 @@ public:
     Result(T value) : state_(std::in_place_index<0>, std::move(value)) {}
     Result(Error failure) : state_(std::in_place_index<1>, std::move(failure)) {}
     template <class U>
-        requires(std::is_convertible_v<U &&, T> && !std::is_same_v<std::remove_cvref_t<U>, Result> &&
-                 !std::is_same_v<std::remove_cvref_t<U>, Error> && !std::is_same_v<std::remove_cvref_t<U>, T>)
-    Result(U&& value) : state_(std::in_place_index<0>, std::forward<U>(value)) {}
+    requires(std::is_convertible_v<U&&, T> && !std::is_same_v<std::remove_cvref_t<U>, Result> &&
+             !std::is_same_v<std::remove_cvref_t<U>, Error> && !std::is_same_v<std::remove_cvref_t<U>, T>)
+        Result(U&& value)
+        : state_(std::in_place_index<0>, std::forward<U>(value)) {}
 
     bool ok() const { return state_.index() == 0; }
     explicit operator bool() const { return ok(); }
@@ -55,10 +56,12 @@ private:
 
 } // namespace vmm
 
-// TRY(expression): the value of a Result, or return its error from the enclosing function. The one GNU extension we use.
-#define TRY(expression)                                                      \
-    ({                                                                       \
-        auto&& try_result_ = (expression);                                   \
-        if (!try_result_.ok()) [[unlikely]] return try_result_.error();      \
-        std::move(try_result_).value();                                      \
+// TRY(expression): the value of a Result, or return its error from the enclosing function. The one GNU extension we
+// use.
+#define TRY(expression)                                                                                                \
+    ({                                                                                                                 \
+        auto&& try_result_ = (expression);                                                                             \
+        if (!try_result_.ok()) [[unlikely]]                                                                            \
+            return try_result_.error();                                                                                \
+        std::move(try_result_).value();                                                                                \
     })

@@ -1,5 +1,4 @@
 #include "vmm/base/event_loop.h"
-
 #include "vmm/base/timer_queue.h"
 
 #include <fcntl.h>

@@ -1,7 +1,6 @@
-#include "vmm/base/result.h"
-
 #include "vmm/base/checked.h"
 #include "vmm/base/endian.h"
+#include "vmm/base/result.h"
 
 #include <gtest/gtest.h>
 

@@ -1,0 +1,71 @@
+#include "vmm/memory/ram.h"
+
+#include "vmm/base/checked.h"
+
+#include <sys/mman.h>
+#include <sys/sysinfo.h>
+#include <unistd.h>
+
+#include <cerrno>
+
+namespace vmm {
+
+Result<std::unique_ptr<RamBlock>> RamBlock::create(std::string name, std::uint64_t size) {
+    if (size == 0 || size > (std::uint64_t(1) << 47))
+        return error("cannot set up guest memory '{}': invalid size {}", name, size);
+    size = align_up(size, page_size);
+    struct sysinfo info {};
+    sysinfo(&info);
+    std::uint64_t total = std::uint64_t(info.totalram) * info.mem_unit,
+                  free_now = std::uint64_t(info.freeram + info.bufferram) * info.mem_unit;
+    auto cannot = [&](int why) {
+        return error_from_errno(why, "cannot set up guest memory '{}' of {} MiB (host: {} MiB in all, {} MiB free)",
+                                name, size / MiB, total / MiB, free_now / MiB);
+    };
+    if (size > total + std::uint64_t(info.totalswap) * info.mem_unit) return cannot(ENOMEM);
+    UniqueFd fd(memfd_create(name.c_str(), MFD_CLOEXEC));
+    if (!fd) return cannot(errno);
+    if (ftruncate(fd.get(), off_t(size)) < 0) return cannot(errno);
+    void* host = mmap(nullptr, size, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_NORESERVE, fd.get(), 0);
+    if (host == MAP_FAILED) return cannot(errno);
+    madvise(host, size, MADV_HUGEPAGE);
+    return std::unique_ptr<RamBlock>(
+        new RamBlock(std::move(name), std::move(fd), static_cast<std::uint8_t*>(host), size));
+}
+
+RamBlock::RamBlock(std::string name, UniqueFd fd, std::uint8_t* host, std::uint64_t size)
+    : name_(std::move(name)), fd_(std::move(fd)), host_(host), size_(size),
+      notes_(std::make_unique<std::atomic<std::uint8_t>[]>(size >> page_bits)) {}
+
+RamBlock::~RamBlock() { munmap(host_, size_); }
+
+void RamBlock::written(std::uint64_t offset, std::uint64_t size) {
+    if (size == 0) return;
+    VMM_ASSERT(offset < size_ && size <= size_ - offset);
+    bool code = false;
+    for (std::uint64_t page = offset >> page_bits; page <= (offset + size - 1) >> page_bits; ++page) {
+        std::uint8_t notes = notes_[page].load(std::memory_order_acquire);
+        if (notes & page_log_clean) notes_[page].fetch_and(std::uint8_t(~page_log_clean), std::memory_order_acq_rel);
+        code |= (notes & page_has_code) != 0;
+    }
+    if (!code) return;
+    if (CodeWriteObserver* observer = observer_.load(std::memory_order_acquire))
+        observer->code_written(*this, offset, size);
+}
+
+void RamBlock::start_dirty_log() {
+    logging_ = true;
+    for (std::uint64_t page = 0; page < size_ >> page_bits; ++page) notes_[page].fetch_or(page_log_clean);
+}
+
+void RamBlock::stop_dirty_log() {
+    logging_ = false;
+    for (std::uint64_t page = 0; page < size_ >> page_bits; ++page)
+        notes_[page].fetch_and(std::uint8_t(~page_log_clean));
+}
+
+bool RamBlock::test_and_clear_dirty(std::uint64_t offset) {
+    return !(notes(offset).fetch_or(page_log_clean, std::memory_order_acq_rel) & page_log_clean);
+}
+
+} // namespace vmm
