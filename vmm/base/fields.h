@@ -80,6 +80,13 @@ public:
     template <StateScalar T> void field(std::string_view name, T& value, Since since = {}) {
         raw(name, &value, sizeof value, 1, since);
     }
+    // Any byte but 0 and 1 is refused: as a bool it would be undefined behaviour.
+    void field(std::string_view name, bool& value, Since since = {}) {
+        std::uint8_t byte = value;
+        raw(name, &byte, 1, 1, since);
+        if (byte > 1) return refuse(name, "is neither 0 nor 1");
+        value = byte != 0;
+    }
     template <StateScalar T, std::size_t N>
     void field(std::string_view name, std::array<T, N>& values, Since since = {}) {
         raw(name, values.data(), sizeof(T), N, since);
