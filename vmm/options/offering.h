@@ -1,0 +1,56 @@
+// Offering: what this build has, as the command line needs to know it: names to accept, lists to print, features that
+// do not exist yet. main() fills it in from the boards, CPU models and devices linked into the program.
+#pragma once
+#include <string>
+#include <vector>
+
+namespace vmm {
+
+struct MachineInfo {
+    std::string name, description;
+    std::string alias_of;
+    bool is_default = false, deprecated = false;
+    unsigned max_cpus = 1;
+    std::vector<std::string> properties; // names -machine NAME,prop=… accepts
+};
+
+struct DeviceInfo {
+    std::string name;
+    std::string category; // one of device_categories
+    std::string bus;      // "ISA", "PCI"; empty: none
+    std::string alias, description;
+    struct Property {
+        std::string name, type, description; // "iobase", "uint32", ""
+    };
+    std::vector<Property> properties;
+};
+
+// The order of "-device help".
+inline constexpr char const* device_categories[] = {
+    "Controller/Bridge/Hub", "USB", "Storage", "Network", "Input", "Display", "Sound", "Misc", "CPU", "Watchdog",
+    "Uncategorized"};
+
+// Parts of the program that -options lead to. One that is false makes its options stop with "-x: … is not built yet".
+struct BuiltFeatures {
+    bool disks = false;
+    bool network = false;
+    bool display = false; // a graphical window
+    bool firmware = false;
+    bool usb = false;
+    bool sound = false;
+    bool snapshots = false; // -loadvm
+    bool gdb = false;
+    bool qmp = false;
+};
+
+struct Offering {
+    std::string version;               // "0.1.0"
+    std::vector<MachineInfo> machines; // in the order "-machine help" prints
+    std::vector<std::string> accels;   // "tcg", "kvm"
+    std::vector<std::string> cpu_models;
+    std::string cpu_help; // the whole text of "-cpu help"
+    std::vector<DeviceInfo> devices;
+    BuiltFeatures built;
+};
+
+} // namespace vmm
