@@ -1,0 +1,54 @@
+// The engine seam: what the machine sees of a virtual CPU, whichever engine runs it.
+#pragma once
+#include "vmm/base/result.h"
+#include "vmm/cpu/x86/state.h"
+
+#include <cstdint>
+#include <string>
+
+namespace vmm {
+
+// Why Vcpu::run() came back.
+enum class ExitReason : std::uint8_t {
+    requested,      // request_exit() was called, or the budget ran out
+    halted,         // HLT (or MWAIT) with nothing pending: wait for a signal, then run again
+    shutdown,       // triple fault: the board decides (reset)
+    wait_for_sipi,  // INIT received: wait
+    debug,          // breakpoint or single step asked for by a debugger
+    internal_error, // the engine cannot go on; error_text() says why
+};
+
+// Things other components tell a CPU. Level-style INTR is not here: the CPU polls CpuBus::interrupt_pending.
+enum class CpuSignal : std::uint8_t { nmi, smi, init, sipi };
+
+// One virtual x86 CPU. run() is called on the CPU's own thread and holds no lock; state access needs the CPU to be out
+// of run(); signal(), interrupt_changed() and request_exit() are for any thread.
+class Vcpu {
+public:
+    virtual ~Vcpu() = default;
+
+    // Executes guest code until there is a reason to stop. `budget`: at most about this many guest instructions (0: no
+    // limit; an engine that cannot count ignores it).
+    virtual ExitReason run(std::uint64_t budget) = 0;
+    // Makes a running or the next run() return soon with `requested`.
+    virtual void request_exit() = 0;
+    // Tells that CpuBus::interrupt_pending() may have changed to true; wakes nobody by itself.
+    virtual void interrupt_changed() = 0;
+    // NMI, SMI, INIT, SIPI (with its vector).
+    virtual void signal(CpuSignal what, std::uint8_t vector) = 0;
+    // True when run() would have something to do (pending interrupt, NMI, ...) although the CPU is halted.
+    virtual bool has_work() const = 0;
+
+    virtual x86::State state() const = 0;
+    // Takes over a whole state; forgets every cached translation.
+    virtual void set_state(x86::State const& state) = 0;
+    // Power-on reset (SDM vol. 3 table 10-1). `bsp`: bootstrap processor; others wait for SIPI.
+    virtual void reset(bool bsp) = 0;
+
+    // The text behind internal_error.
+    virtual std::string error_text() const = 0;
+    // "kvm", "jit", "interp".
+    virtual char const* engine_name() const = 0;
+};
+
+} // namespace vmm

@@ -1,0 +1,30 @@
+#include "vmm/tcg/ir/op_info.h"
+
+namespace vmm::tcg::ir {
+
+static constexpr OpInfo make(std::string_view name, std::string_view result, std::string_view args,
+                             std::string_view traits) {
+    auto has = [&](char c) { return traits.find(c) != std::string_view::npos; };
+    return {.name = name.ends_with('_') ? name.substr(0, name.size() - 1) : name,
+            .has_result = result != "N",
+            .truth_result = result == "F1",
+            .args = args,
+            .may_set_flags = has('S'),
+            .reads_flags = has('C'),
+            .memory = has('M'),
+            .writes_memory = has('W'),
+            .effect = has('E'),
+            .may_fault = has('D') || has('M')};
+}
+
+OpInfo const& info(Opcode op) {
+    static constexpr char const *V = "V", *N = "N", *F1 = "F1";
+    static constexpr OpInfo table[] = {
+#define OP(name, result, args, traits, doc) make(#name, result, args, traits),
+#include "vmm/tcg/ir/opcodes.inc"
+#undef OP
+    };
+    return table[unsigned(op)];
+}
+
+} // namespace vmm::tcg::ir
