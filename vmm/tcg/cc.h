@@ -11,7 +11,7 @@ namespace vmm::tcg {
 
 // CF, PF, AF, ZF, SF, OF at their RFLAGS places.
 template <class U> constexpr std::uint64_t cc_image(CcKind kind, U res, U src, std::uint64_t raw_src) {
-    namespace f = x86::flag;
+    namespace f = vmm::x86::flag;
     constexpr unsigned top = sizeof(U) * 8 - 1;
     auto sign_of = [](U v) { return std::uint64_t(v >> top & 1); };
     std::uint64_t image = 0;
@@ -58,12 +58,12 @@ inline std::uint64_t cc_image(std::uint32_t op, std::uint64_t res, std::uint64_t
 inline std::uint64_t cc_image(EngineContext const& c) { return cc_image(c.cc_op, c.cc_res, c.cc_src); }
 inline void set_cc_raw(EngineContext& c, std::uint64_t image) {
     c.cc_op = cc_op(CcKind::raw, 3);
-    c.cc_src = image & x86::flag::arithmetic;
+    c.cc_src = image & vmm::x86::flag::arithmetic;
 }
 
 // Whether condition `cc` holds for a flags image.
 constexpr bool cc_holds(ir::Cond cc, std::uint64_t image) {
-    namespace f = x86::flag;
+    namespace f = vmm::x86::flag;
     bool sf = image & f::sf, of = image & f::of, zf = image & f::zf, value = false;
     switch (ir::Cond(std::uint8_t(cc) & ~1)) {
     case ir::Cond::o: value = of; break;
