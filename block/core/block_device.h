@@ -44,6 +44,8 @@ struct Limits {
     std::uint64_t max_zeroes = INT64_MAX;    // longest write_zeroes / discard
     std::uint32_t zeroes_alignment = 1;      // write_zeroes is cheap on multiples of it
     std::uint32_t discard_alignment = 1;     // discard frees only whole multiples of it
+    // A host file: writes past the end extend it, reads past the end give zeroes (size_bytes() follows).
+    bool growable = false;
 };
 
 enum class Durability : std::uint8_t {
@@ -54,8 +56,8 @@ enum class Durability : std::uint8_t {
 // Single-threaded: every call and every completion on the loop's thread. Requests may overlap in time: a device orders
 // those that touch the same bytes itself as far as its own metadata needs it; the result of overlapping writes is one
 // of theirs, byte by byte. Offsets and lengths have byte granularity within limits(). A request that reaches beyond
-// size_bytes() is an error (EIO); nothing is transferred then. Errors carry an errno_value() (EIO if nothing better).
-// Destroying a device with requests in flight is a programming error: drain first.
+// size_bytes() is an error (EIO) unless limits().growable; nothing is transferred then. Errors carry an errno_value()
+// (EIO if nothing better). Destroying a device with requests in flight is a programming error: drain first.
 class BlockDevice {
 public:
     virtual ~BlockDevice() = default;

@@ -90,7 +90,8 @@ inline constexpr unsigned max_chain_depth = 200;
 // Opens options.filename (or tree) and its backing chain. Errors are QEMU's text ("Could not open 'x': No such file or
 // directory", without the program's name).
 Task<Result<std::unique_ptr<Image>>> open_image(BlockContext& context, OpenOptions options);
-// The protocol level alone, e.g. for a format's sibling files; requests of any alignment are taken care of.
+// The protocol level alone (options.format: the protocol's name, or empty: by file name), e.g. for a format's sibling
+// files; requests of any alignment are taken care of.
 Task<Result<std::unique_ptr<BlockDevice>>> open_protocol(BlockContext& context, OpenOptions options);
 // Creates (or truncates) a file and opens it read-write: the first step of every format's create(). "size" 0: empty.
 Task<Result<std::unique_ptr<BlockDevice>>> create_file(BlockContext& context, std::string filename,

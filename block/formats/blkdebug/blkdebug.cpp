@@ -1,0 +1,269 @@
+#include "block/formats/blkdebug/blkdebug.h"
+
+#include "block/core/capabilities.h"
+#include "block/core/debug_events.h"
+#include "block/core/sync.h"
+
+#include <algorithm>
+#include <cerrno>
+#include <cstring>
+#include <fstream>
+#include <memory>
+
+namespace vmm::block {
+
+namespace {
+
+enum class IoType : std::uint8_t { any, read, write, flush, discard, write_zeroes };
+
+struct Rule {
+    bool inject = true; // else: set-state
+    BlkdebugEvent event = BlkdebugEvent::none;
+    std::uint64_t state = 0; // 0: any
+    std::uint64_t new_state = 0;
+    int error_code = EIO;
+    bool once = false;
+    std::int64_t sector = -1; // -1: anywhere
+    IoType type = IoType::any;
+    bool armed = false, spent = false;
+};
+
+constexpr std::size_t max_rules = 1000;
+constexpr std::uint64_t sector_bytes = 512;
+
+Result<IoType> parse_type(std::string const& text) {
+    constexpr std::string_view names[] = {"any", "read", "write", "flush", "discard", "write-zeroes"};
+    for (std::size_t i = 1; i < std::size(names); ++i)
+        if (text == names[i]) return IoType(i);
+    return error("Invalid blkdebug iotype '{}'", text);
+}
+
+Result<Rule> make_rule(std::string const& section, OptionValues const& values) {
+    Rule rule;
+    rule.inject = section == "inject-error";
+    if (!rule.inject && section != "set-state") return error("There is no option group '{}'", section);
+    std::string name = values.text_or("event", "none");
+    auto event = parse_blkdebug_event(name);
+    if (!event) return error("Invalid event name \"{}\"", name);
+    rule.event = *event;
+    rule.state = TRY(values.number("state", 0));
+    rule.new_state = TRY(values.number("new_state", 0));
+    rule.error_code = int(TRY(values.number("errno", EIO)));
+    rule.once = TRY(values.boolean("once", false));
+    if (values.text_or("sector", "-1") != "-1") rule.sector = std::int64_t(TRY(values.number("sector", 0)));
+    if (auto type = values.text("iotype")) rule.type = TRY(parse_type(*type));
+    rule.armed = rule.inject && rule.event == BlkdebugEvent::none;
+    return rule;
+}
+
+std::string trim(std::string_view text, std::string_view blanks = " \t\r\"") {
+    std::size_t first = text.find_first_not_of(blanks);
+    if (first == std::string_view::npos) return {};
+    return std::string(text.substr(first, text.find_last_not_of(blanks) - first + 1));
+}
+
+Result<std::vector<Rule>> parse_config(std::string const& path) {
+    std::vector<Rule> rules;
+    if (path.empty()) return rules;
+    std::ifstream file(path);
+    if (!file) return error_from_errno(errno, "Could not read blkdebug config file '{}'", path);
+    std::string section;
+    OptionValues values;
+    auto finish = [&]() -> Result<void> {
+        if (section.empty()) return {};
+        if (rules.size() >= max_rules) return error("'{}' holds more than {} rules", path, max_rules);
+        rules.push_back(TRY(make_rule(section, values)));
+        values = {};
+        return {};
+    };
+    int number = 0;
+    for (std::string line; std::getline(file, line);) {
+        ++number;
+        std::string text = trim(line, " \t\r");
+        if (text.empty() || text[0] == '#') continue;
+        std::size_t equals = text.find('=');
+        if (text[0] == '[') {
+            TRY(finish());
+            section = trim(text, "[] \t\"");
+        } else if (equals == std::string::npos || section.empty()) {
+            return error("{}:{}: parse error", path, number);
+        } else {
+            values.set(trim(text.substr(0, equals)), trim(text.substr(equals + 1)));
+        }
+    }
+    TRY(finish());
+    return rules;
+}
+
+class Blkdebug final : public BlockDevice,
+                       public SparseCapable,
+                       public AllocationMap,
+                       public Resizable,
+                       public DebugEvents {
+public:
+    Blkdebug(std::unique_ptr<BlockDevice> file, std::vector<Rule> rules)
+        : file_(std::move(file)), rules_(std::move(rules)) {}
+
+    std::uint64_t size_bytes() const override { return file_->size_bytes(); }
+    bool read_only() const override { return file_->read_only(); }
+    Limits limits() const override { return file_->limits(); }
+    Capabilities capabilities() override {
+        Capabilities under = file_->capabilities();
+        return Capabilities{.sparse = under.sparse ? this : nullptr,
+                            .allocation = under.allocation ? this : nullptr,
+                            .resizable = under.resizable ? this : nullptr,
+                            .debug = this};
+    }
+    Task<Result<void>> read(std::uint64_t offset, IoSpans to) override {
+        CO_TRY(injected(IoType::read, offset, to.size_bytes()));
+        Result<void> result = co_await file_->read(offset, to);
+        co_return result;
+    }
+    Task<Result<void>> write(std::uint64_t offset, ConstIoSpans from, Durability durability) override {
+        CO_TRY(injected(IoType::write, offset, from.size_bytes()));
+        Result<void> result = co_await file_->write(offset, from, durability);
+        co_return result;
+    }
+    Task<Result<void>> flush() override {
+        CO_TRY(injected(IoType::flush, 0, 0));
+        Result<void> result = co_await file_->flush();
+        co_return result;
+    }
+    Task<Result<void>> write_zeroes(std::uint64_t offset, std::uint64_t length, ZeroFlags flags) override {
+        CO_TRY(injected(IoType::write_zeroes, offset, length));
+        Result<void> result = co_await file_->capabilities().sparse->write_zeroes(offset, length, flags);
+        co_return result;
+    }
+    Task<Result<void>> discard(std::uint64_t offset, std::uint64_t length) override {
+        CO_TRY(injected(IoType::discard, offset, length));
+        Result<void> result = co_await file_->capabilities().sparse->discard(offset, length);
+        co_return result;
+    }
+    Task<Result<BlockStatus>> status(std::uint64_t offset, std::uint64_t length) override {
+        return file_->capabilities().allocation->status(offset, length);
+    }
+    Task<Result<void>> resize(ResizeRequest request) override {
+        return file_->capabilities().resizable->resize(request);
+    }
+
+    Task<void> event(BlkdebugEvent event) override;
+    Result<void> set_breakpoint(BlkdebugEvent event, std::string tag) override {
+        breakpoints_.push_back({event, std::move(tag)});
+        return {};
+    }
+    Result<void> remove_breakpoint(std::string const& tag) override;
+    Result<void> resume(std::string const& tag) override;
+    bool is_suspended(std::string const& tag) const override {
+        return std::ranges::any_of(suspended_, [&](auto const& s) { return s->tag == tag; });
+    }
+
+private:
+    struct Breakpoint {
+        BlkdebugEvent event;
+        std::string tag;
+    };
+    struct Suspended {
+        std::string tag;
+        bool resumed = false;
+        AsyncCondition changed;
+    };
+    Result<void> injected(IoType type, std::uint64_t offset, std::uint64_t length);
+
+    std::unique_ptr<BlockDevice> file_;
+    std::vector<Rule> rules_;
+    std::uint64_t state_ = 1;
+    std::vector<Breakpoint> breakpoints_;
+    std::vector<std::shared_ptr<Suspended>> suspended_;
+};
+
+Task<void> Blkdebug::event(BlkdebugEvent event) {
+    std::uint64_t next_state = state_;
+    bool matched = false;
+    for (Rule& rule : rules_) {
+        if (rule.event != event || (rule.state != 0 && rule.state != state_)) continue;
+        if (!rule.inject) {
+            next_state = rule.new_state;
+            continue;
+        }
+        if (!matched) // an event that arms rules replaces those armed by an earlier one
+            for (Rule& other : rules_)
+                if (other.event != BlkdebugEvent::none) other.armed = false;
+        matched = true;
+        rule.armed = !rule.spent;
+    }
+    state_ = next_state;
+    auto stop = std::ranges::find(breakpoints_, event, &Breakpoint::event);
+    if (stop == breakpoints_.end()) co_return;
+    auto suspended = std::make_shared<Suspended>();
+    suspended->tag = stop->tag;
+    breakpoints_.erase(stop);
+    suspended_.push_back(suspended);
+    while (!suspended->resumed) co_await suspended->changed.wait();
+}
+
+Result<void> Blkdebug::injected(IoType type, std::uint64_t offset, std::uint64_t length) {
+    for (Rule& rule : rules_) {
+        if (!rule.armed || (rule.type != IoType::any && rule.type != type)) continue;
+        if (rule.sector >= 0) {
+            std::uint64_t at = std::uint64_t(rule.sector) * sector_bytes;
+            if (at < offset || at - offset >= length) continue;
+        }
+        if (rule.once) {
+            rule.armed = false;
+            rule.spent = true;
+        }
+        if (rule.error_code == 0) return {};
+        return Error(std::strerror(rule.error_code), rule.error_code);
+    }
+    return {};
+}
+
+Result<void> Blkdebug::resume(std::string const& tag) {
+    auto found = std::ranges::find_if(suspended_, [&](auto const& s) { return s->tag == tag; });
+    if (found == suspended_.end()) return Error(fmt::format("No request is suspended under '{}'", tag), ENOENT);
+    std::shared_ptr<Suspended> one = *found;
+    suspended_.erase(found);
+    one->resumed = true;
+    one->changed.notify_all();
+    return {};
+}
+
+Result<void> Blkdebug::remove_breakpoint(std::string const& tag) {
+    bool removed = std::erase_if(breakpoints_, [&](Breakpoint const& b) { return b.tag == tag; }) > 0;
+    while (is_suspended(tag)) {
+        TRY(resume(tag));
+        removed = true;
+    }
+    if (!removed) return Error(fmt::format("There is no breakpoint '{}'", tag), ENOENT);
+    return {};
+}
+
+Task<Result<std::unique_ptr<BlockDevice>>> open(BlockContext& context, OpenOptions options) {
+    std::string config = options.tree.text_or("config", "");
+    OpenOptions under = options;
+    under.format.clear();
+    under.tree = options.tree.sub("image");
+    std::string_view rest = options.filename;
+    if (rest.starts_with("blkdebug:")) {
+        rest.remove_prefix(9);
+        std::size_t colon = rest.find(':');
+        if (colon == std::string_view::npos) co_return error("blkdebug requires a filename: blkdebug:CONFIG:FILE");
+        config = std::string(rest.substr(0, colon));
+        under.filename = std::string(rest.substr(colon + 1));
+    } else {
+        under.filename = under.tree.text_or("filename", "");
+    }
+    CO_TRY_ASSIGN(std::vector<Rule> rules, parse_config(config));
+    CO_TRY_ASSIGN(std::unique_ptr<BlockDevice> file, co_await open_protocol(context, std::move(under)));
+    co_return std::make_unique<Blkdebug>(std::move(file), std::move(rules));
+}
+
+} // namespace
+
+Protocol blkdebug_protocol() {
+    return {.name = "blkdebug",
+            .matches = [](std::string_view name) { return name.starts_with("blkdebug:"); },
+            .open = open};
+}
+
+} // namespace vmm::block

@@ -1,0 +1,21 @@
+#include "block/formats/default_formats.h"
+
+#include "block/formats/blkdebug/blkdebug.h"
+#include "block/formats/null_co/null_co.h"
+#include "block/formats/raw/raw.h"
+#include "block/io/file_protocol.h"
+
+namespace vmm::block {
+
+FormatTable default_formats() {
+    FormatTable table;
+    table.add(raw_format());
+    table.add(file_protocol());
+    table.add(host_device_protocol());
+    table.add(host_cdrom_protocol());
+    table.add(null_co_protocol());
+    table.add(blkdebug_protocol());
+    return table;
+}
+
+} // namespace vmm::block

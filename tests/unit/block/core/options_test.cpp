@@ -1,0 +1,59 @@
+// Option values, sizes and the info tree.
+#include "block/core/image_info.h"
+#include "block/core/open_options.h"
+
+#include <gtest/gtest.h>
+
+using namespace vmm;
+using namespace vmm::block;
+
+namespace {
+
+TEST(parse_size, suffixes_fractions_and_nonsense) {
+    EXPECT_EQ(parse_size("64k", "size").value(), 65536u);
+    EXPECT_EQ(parse_size("1.5G", "size").value(), 1610612736u);
+    EXPECT_EQ(parse_size("0x200", "size").value(), 512u);
+    for (char const* bad : {"", "-1", "foo", "1x", "99999999999999999999", "16E", "1.5"})
+        EXPECT_FALSE(parse_size(bad, "size").ok()) << bad;
+}
+
+TEST(OptionValues, parses_commas_and_bare_names) {
+    auto values = OptionValues::parse("a=b,,c,flag,size=1k").value();
+    EXPECT_EQ(values.text("a"), "b,c");
+    EXPECT_EQ(values.text("flag"), "on");
+    EXPECT_EQ(values.size("size", 0).value(), 1024u);
+}
+
+TEST(OptionValues, unknown_name_is_named) {
+    constexpr OptionSpec specs[] = {{"size", OptionType::size, "Virtual disk size"}};
+    auto values = OptionValues::parse("size=1,foo=2").value();
+    EXPECT_EQ(values.check_against(specs).error().message(), "Invalid parameter 'foo'");
+}
+
+TEST(parse_json_options, nested_objects_flatten) {
+    auto values =
+        parse_json_options(R"({"driver":"raw","file":{"driver":"file","filename":"x"},"n":4,"b":true})").value();
+    EXPECT_EQ(values.text("file.filename"), "x");
+    EXPECT_EQ(values.text("n"), "4");
+    EXPECT_EQ(values.text("b"), "on");
+    EXPECT_FALSE(parse_json_options("{").ok());
+    EXPECT_FALSE(parse_json_options("[]").ok());
+}
+
+TEST(human_size, matches_qemu) {
+    EXPECT_EQ(human_size(0), "0 B");
+    EXPECT_EQ(human_size(200704), "196 KiB");
+    EXPECT_EQ(human_size(10ull << 30), "10 GiB");
+    EXPECT_EQ(human_size(1950351), "1.86 MiB");
+}
+
+TEST(Value, text_and_json) {
+    Value v;
+    v.set("lazy-refcounts", false).set("list", Value::list().add(Value().set("a", 1)));
+    EXPECT_EQ(v.text(1), "    lazy refcounts: false\n    list:\n        [0]:\n            a: 1\n");
+    EXPECT_EQ(
+        v.json(),
+        "{\n    \"lazy-refcounts\": false,\n    \"list\": [\n        {\n            \"a\": 1\n        }\n    ]\n}");
+}
+
+} // namespace
