@@ -1,6 +1,7 @@
 // EngineContext: the guest-neutral head of a vCPU's context: what translated code and the interpreter touch on every
 // block. Guest contexts (guest/x86/context.h, ...) begin with it; IR slots are byte offsets from its address.
 #pragma once
+#include "vmm/memory/ram.h"
 #include "vmm/tcg/mmu/tlb.h"
 
 #include <atomic>
@@ -27,6 +28,18 @@ constexpr std::uint32_t cc_op(CcKind kind, unsigned log2_bytes) { return std::ui
 
 struct EngineContext;
 
+// Asked before a guest store reaches a page with page_has_code (vmm/memory/ram.h), while the code may be running.
+class CodeGuard {
+public:
+    virtual ~CodeGuard() = default;
+    // False: the store hits the block being executed; the engine will execute this one instruction again by itself. The
+    // caller then returns failure with fault_pending == fault_retry and has changed nothing.
+    virtual bool before_code_write(EngineContext& context, RamBlock& block, std::uint64_t offset, std::uint64_t size) = 0;
+};
+
+// Values of EngineContext::fault_pending.
+inline constexpr std::uint32_t fault_none = 0, fault_guest = 1, fault_retry = 2;
+
 // Slow paths of guest memory, given by the guest's MMU. Addresses are linear; current privilege. On a fault they record
 // it in the context (fault_pending) and return false / nullptr.
 struct MemoryOps {
@@ -38,6 +51,8 @@ struct MemoryOps {
     void* (*rmw_pointer)(EngineContext&, std::uint64_t va, unsigned size);
     void (*rmw_lock)(EngineContext&);
     void (*rmw_unlock)(EngineContext&);
+    // Raises the guest's divide fault (udiv2, sdiv2).
+    void (*divide_error)(EngineContext&);
     // The guest's alignment fault for a mem_aligned access.
     void (*alignment_fault)(EngineContext&, std::uint64_t va);
 };
@@ -56,11 +71,12 @@ struct alignas(64) EngineContext {
     // What a block's translation depends on besides its bytes (guest/x86/mode.h).
     std::uint64_t mode = 0;
     // Set when a fault waits for delivery (details in the guest's context); translated code leaves the block at once.
-    std::uint32_t fault_pending = 0;
+    std::uint32_t fault_pending = fault_none;
     std::uint32_t reserved = 0;
     // Guest instructions executed, counted by block.
     std::uint64_t insn_count = 0;
     MemoryOps const* memory = nullptr;
+    CodeGuard* code_guard = nullptr; // null: nobody translates (tests)
 };
 
 } // namespace vmm::tcg
