@@ -49,6 +49,8 @@ public:
                                          GuestPhys end = 4 * (std::uint64_t(1) << 30));
     // Takes the highest fitting range that ends at or below `end`.
     std::optional<GuestPhys> take_highest(std::uint64_t size, std::uint64_t alignment, GuestPhys end);
+    // Takes whatever is free inside [base, base+size).
+    void remove(GuestPhys base, std::uint64_t size) { cut(base, base + size); }
     // Whether [base, base+size) is free.
     bool is_free(GuestPhys base, std::uint64_t size) const;
     // Bytes of the largest free range between `min` and `end`.

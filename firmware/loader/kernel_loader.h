@@ -35,6 +35,7 @@ public:
 private:
     KernelLoader(KernelOptions options, FileSource kernel);
     Result<void> open_initrd();
+    Result<void> open_modules();
 
     KernelOptions options_;
     FileSource kernel_;

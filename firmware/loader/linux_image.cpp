@@ -36,16 +36,19 @@ constexpr std::uint32_t max_header_end = 0x290; // where boot_params' EDD area b
 template <class T> T get(std::span<std::uint8_t const> file, std::uint32_t offset) { return load_le<T>(&file[offset]); }
 } // namespace
 
-std::optional<Result<LinuxImage>> parse_linux_image(std::span<std::uint8_t const> file, std::string const& path) {
-    if (file.size() < header_area || std::memcmp(&file[header_magic], "HdrS", 4) != 0) return std::nullopt;
-    if (get<std::uint16_t>(file, boot_flag) != 0xaa55) return std::nullopt;
+bool is_linux_image(std::span<std::uint8_t const> file) {
+    return file.size() >= header_area && std::memcmp(&file[header_magic], "HdrS", 4) == 0 &&
+           get<std::uint16_t>(file, boot_flag) == 0xaa55;
+}
 
+Result<LinuxImage> parse_linux_image(std::span<std::uint8_t const> file, std::string const& path) {
+    VMM_ASSERT(is_linux_image(file));
     LinuxImage image;
     image.protocol = get<std::uint16_t>(file, version);
     if (image.protocol < 0x200)
-        return Result<LinuxImage>(error("'{}' is a Linux kernel with boot protocol {}.{:02}; 2.00 is the oldest "
-                                        "supported",
-                                        path, image.protocol >> 8, image.protocol & 0xff));
+        return error("'{}' is a Linux kernel with boot protocol {}.{:02}; 2.00 is the oldest "
+                     "supported",
+                     path, image.protocol >> 8, image.protocol & 0xff);
     if (!(file[loadflags] & loaded_high))
         return Result<LinuxImage>(
             error("'{}' is a zImage, which loads below 640 KiB; build the kernel as bzImage", path));
@@ -53,9 +56,9 @@ std::optional<Result<LinuxImage>> parse_linux_image(std::span<std::uint8_t const
     std::uint32_t const sectors = file[setup_sects] != 0 ? file[setup_sects] : default_setup_sects;
     image.payload_offset = (sectors + 1) * sector;
     if (file.size() <= image.payload_offset || image.header_end > file.size())
-        return Result<LinuxImage>(error("'{}' is a Linux bzImage that is cut off: its setup code alone has {} bytes, "
-                                        "the file {}",
-                                        path, image.payload_offset, file.size()));
+        return error("'{}' is a Linux bzImage that is cut off: its setup code alone has {} bytes, "
+                     "the file {}",
+                     path, image.payload_offset, file.size());
 
     image.code32_start = image.protocol >= 0x205 ? get<std::uint32_t>(file, code32_start) : 0x100000;
     if (image.protocol >= 0x203) image.initrd_addr_max = get<std::uint32_t>(file, initrd_addr_max);
@@ -73,8 +76,8 @@ std::optional<Result<LinuxImage>> parse_linux_image(std::span<std::uint8_t const
         return Result<LinuxImage>(
             error("'{}' is a damaged Linux bzImage: kernel_alignment is {:#x}", path, image.alignment));
     if (image.entry64 && file.size() - image.payload_offset <= LinuxImage::entry64_offset)
-        return Result<LinuxImage>(error("'{}' is a Linux bzImage that is cut off after its setup code", path));
-    return Result<LinuxImage>(image);
+        return error("'{}' is a Linux bzImage that is cut off after its setup code", path);
+    return image;
 }
 
 } // namespace vmm::firmware

@@ -3,7 +3,6 @@
 #include "vmm/base/result.h"
 
 #include <cstdint>
-#include <optional>
 #include <span>
 #include <string>
 
@@ -26,7 +25,9 @@ struct LinuxImage {
     static constexpr std::uint32_t entry64_offset = 0x200;
 };
 
-// Nothing when `file` is not a Linux boot image at all; an error when it is one that cannot be used (too old, cut off).
-std::optional<Result<LinuxImage>> parse_linux_image(std::span<std::uint8_t const> file, std::string const& path);
+// Whether `file` carries the setup header's marks.
+bool is_linux_image(std::span<std::uint8_t const> file);
+// For a file that is one. An error when it cannot be used (too old, cut off).
+Result<LinuxImage> parse_linux_image(std::span<std::uint8_t const> file, std::string const& path);
 
 } // namespace vmm::firmware
