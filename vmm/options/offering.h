@@ -1,6 +1,7 @@
 // Offering: what this build has, as the command line needs to know it: names to accept, lists to print, features that
 // do not exist yet. main() fills it in from the boards, CPU models and devices linked into the program.
 #pragma once
+#include <cstdint>
 #include <string>
 #include <vector>
 
@@ -50,6 +51,8 @@ struct Offering {
     std::vector<std::string> cpu_models;
     std::string cpu_help; // the whole text of "-cpu help"
     std::vector<DeviceInfo> devices;
+    // Memory and swap of the host: more than this for a guest cannot work. 0: unknown, unchecked.
+    std::uint64_t host_memory_bytes = 0;
     BuiltFeatures built;
 };
 
