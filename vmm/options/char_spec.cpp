@@ -1,11 +1,14 @@
 #include "vmm/options/char_spec.h"
 
+#include "vmm/base/text.h"
 #include "vmm/options/keyval.h"
-#include "vmm/options/suggest.h"
 
 namespace vmm {
 
 namespace {
+
+constexpr std::string_view spec_drivers[] = {"stdio", "null", "none", "pty", "file", "pipe", "tcp", "telnet", "unix"};
+constexpr std::string_view chardev_drivers[] = {"null", "stdio", "file", "pipe", "pty", "socket"};
 
 // Drivers QEMU has and we do not.
 Result<void> refuse_unbuilt(std::string_view driver) {
@@ -26,9 +29,10 @@ Result<void> set_socket_options(CharConfig& config, Properties const& list) {
         return error("'wait' option is incompatible with socket in client connect mode");
     return {};
 }
-constexpr auto socket_keys = {std::string_view("server"),  std::string_view("wait"),   std::string_view("delay"),
-                              std::string_view("nodelay"), std::string_view("telnet"), std::string_view("ipv4"),
-                              std::string_view("ipv6")};
+// The options after a socket's address.
+Result<void> check_socket_keys(Properties const& list) {
+    return check_known(list, {"server", "wait", "delay", "nodelay", "telnet", "ipv4", "ipv6"});
+}
 
 Result<CharConfig> parse_tcp(CharConfig config, std::string_view rest) {
     Properties list = parse_list(rest, "address");
@@ -41,7 +45,7 @@ Result<CharConfig> parse_tcp(CharConfig config, std::string_view rest) {
     config.port = address.substr(colon + 1);
     if (config.host.starts_with('[') && config.host.ends_with(']'))
         config.host = config.host.substr(1, config.host.size() - 2);
-    TRY(check_known(list, socket_keys));
+    TRY(check_socket_keys(list));
     TRY(set_socket_options(config, list));
     return config;
 }
@@ -51,7 +55,7 @@ Result<CharConfig> parse_unix(CharConfig config, std::string_view rest) {
     if (std::string const* path = list.find("path")) config.path = *path;
     if (!list.items.empty()) list.items.erase(list.items.begin());
     if (config.path.empty()) return error("a unix socket needs a path: unix:PATH");
-    TRY(check_known(list, socket_keys));
+    TRY(check_socket_keys(list));
     TRY(set_socket_options(config, list));
     return config;
 }
@@ -97,9 +101,8 @@ Result<CharConfig> parse_char_spec(std::string_view spec) {
     }
     if (spec.starts_with("/dev/")) return error("host serial and parallel ports ('{}') are not built yet", spec);
     TRY(refuse_unbuilt(driver));
-    return error(
-        "'{}' is not a valid char driver{}", config.mux ? whole.substr(4) : whole,
-        did_you_mean(driver, {"stdio", "mon:stdio", "null", "none", "pty", "file", "pipe", "tcp", "telnet", "unix"}));
+    return error("'{}' is not a valid char driver{}", config.mux ? whole.substr(4) : whole,
+                 did_you_mean(driver, spec_drivers));
 }
 
 Result<CharConfig> parse_chardev(std::string_view argument) {
@@ -140,8 +143,7 @@ Result<CharConfig> parse_chardev(std::string_view argument) {
         return error("the 'vc' character backend is not built yet (it needs a graphical window)");
     } else {
         TRY(refuse_unbuilt(*driver));
-        return error("'{}' is not a valid char driver name{}", *driver,
-                     did_you_mean(*driver, {"null", "stdio", "file", "pipe", "pty", "socket"}));
+        return error("'{}' is not a valid char driver name{}", *driver, did_you_mean(*driver, chardev_drivers));
     }
     return config;
 }

@@ -1,6 +1,6 @@
 // -device, -netdev, -nic, -net.
+#include "vmm/base/text.h"
 #include "vmm/options/keyval.h"
-#include "vmm/options/suggest.h"
 #include "vmm/options/table.h"
 
 #include <algorithm>

@@ -1,7 +1,7 @@
 // -machine, -accel, -cpu, -smp, -m.
 #include "vmm/base/checked.h"
+#include "vmm/base/text.h"
 #include "vmm/options/keyval.h"
-#include "vmm/options/suggest.h"
 #include "vmm/options/table.h"
 
 #include <algorithm>

@@ -1,7 +1,7 @@
 // How the run itself goes: names, logs, what ends it; help and display.
+#include "vmm/base/text.h"
 #include "vmm/options/char_spec.h"
 #include "vmm/options/keyval.h"
-#include "vmm/options/suggest.h"
 #include "vmm/options/table.h"
 #include "vmm/options/trace_items.h"
 

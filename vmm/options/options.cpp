@@ -1,6 +1,6 @@
 #include "vmm/options/options.h"
 
-#include "vmm/options/suggest.h"
+#include "vmm/base/text.h"
 #include "vmm/options/table.h"
 
 namespace vmm {
@@ -16,8 +16,9 @@ namespace {
 Error unknown_option(std::string_view word, std::string_view name) {
     std::vector<std::string_view> names;
     for (auto table : {option_table(), legacy_option_table()})
-        for (OptionRow const& row : table) names.push_back(row.name);
-    std::string found = nearest(name, names);
+        for (OptionRow const& row : table)
+            if (!row.name.empty()) names.push_back(row.name);
+    std::string_view found = nearest(name, names);
     return error("{}: invalid option{}", word, found.empty() ? "" : fmt::format("; did you mean -{}?", found));
 }
 
