@@ -34,7 +34,8 @@ public:
     virtual ~CodeGuard() = default;
     // False: the store hits the block being executed; the engine will execute this one instruction again by itself. The
     // caller then returns failure with fault_pending == fault_retry and has changed nothing.
-    virtual bool before_code_write(EngineContext& context, RamBlock& block, std::uint64_t offset, std::uint64_t size) = 0;
+    virtual bool before_code_write(EngineContext& context, RamBlock& block, std::uint64_t offset,
+                                   std::uint64_t size) = 0;
 };
 
 // Values of EngineContext::fault_pending.
@@ -76,6 +77,8 @@ struct alignas(64) EngineContext {
     // Guest instructions executed, counted by block.
     std::uint64_t insn_count = 0;
     MemoryOps const* memory = nullptr;
+    // The guest's SIMD control and status register (MXCSR), in its state.
+    std::uint32_t* fp_control = nullptr;
     CodeGuard* code_guard = nullptr; // null: nobody translates (tests)
 };
 

@@ -1,0 +1,60 @@
+// Backend: what executes translated blocks: the interpreter or the x64 code generator. One per vCPU, used on its
+// thread.
+#pragma once
+#include "vmm/tcg/context.h"
+#include "vmm/tcg/ir/ir.h"
+
+#include <cstdint>
+#include <memory>
+
+namespace vmm::tcg {
+
+using HelperFunction = std::uint64_t (*)(EngineContext&, std::uint64_t, std::uint64_t, std::uint64_t);
+
+// What a back end must know of the guest it runs.
+struct GuestInfo {
+    // The guest's program counter in the context and the mask that fits it to the mode's width (called rarely).
+    std::uint64_t* pc = nullptr;
+    std::uint64_t (*pc_mask)(EngineContext const&) = nullptr;
+    struct Helper {
+        HelperFunction function;
+        char const* name;
+        bool reads, writes, faults, memory, exits, pure; // see guest/x86/helpers.h
+    };
+    Helper (*helper)(std::uint16_t id) = nullptr;
+};
+
+// One translated block in a back end's own form. Owned by the block cache.
+class Translation {
+public:
+    virtual ~Translation() = default;
+};
+
+// How run() ended.
+enum class RunEnd : std::uint8_t {
+    next,         // *GuestInfo::pc holds the next address; `site` names the direct jump that got there, or is null
+    dispatch,     // a helper set pc (and perhaps mode)
+    fault,        // engine.fault_pending; *pc is the faulting instruction's address
+    exit_request, // engine.exit_request was seen at a block start; *pc is set
+};
+// A direct jump that could be linked: an opaque handle, valid until the translation it lies in dies.
+struct LinkSite;
+struct RunResult {
+    RunEnd end = RunEnd::next;
+    LinkSite* site = nullptr;
+};
+
+class Backend {
+public:
+    virtual ~Backend() = default;
+    virtual std::unique_ptr<Translation> translate(ir::Block const& block) = 0;
+    // Executes from the start of `first`, following links. engine.pc_base must be the page base of its code.
+    virtual RunResult run(Translation& first) = 0;
+    // Makes `site` continue in `to` from now on. Only for targets in the same code page (the mapping cannot differ).
+    virtual void link(LinkSite& site, Translation& to) = 0;
+    // Undoes every link into `to`, which is about to die.
+    virtual void unlink(Translation& to) = 0;
+    virtual char const* name() const = 0;
+};
+
+} // namespace vmm::tcg
