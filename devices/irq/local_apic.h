@@ -167,7 +167,6 @@ private:
     Config config_;
     State state_;
     std::atomic<bool> pending_{false}; // derived: ext_int_requested() or deliverable_vector() >= 0
-    Nanoseconds last_fire_ = 0;        // host protection only: bounds the rate of a periodic timer
     Timer timer_;
 };
 

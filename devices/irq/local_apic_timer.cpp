@@ -53,14 +53,13 @@ void LocalApic::arm_timer() {
     auto period = Nanoseconds(state_.timer_initial * timer_tick_ns());
     Nanoseconds elapsed = std::max<Nanoseconds>(now - state_.timer_start, 0);
     if (timer_is(timer_periodic)) {
-        Nanoseconds next = state_.timer_start + (elapsed / period + 1) * period;
-        return set_timer_deadline(std::max(next, last_fire_ + min_periodic_interval));
+        if (period < min_periodic_interval) elapsed += min_periodic_interval;
+        return set_timer_deadline(state_.timer_start + (elapsed / period + 1) * period);
     }
     set_timer_deadline(elapsed < period ? state_.timer_start + period : -1);
 }
 
 void LocalApic::timer_fired() {
-    last_fire_ = needs_.timers.now();
     state_.timer_deadline = -1;
     state_.tsc_deadline = 0;
     deliver_local(timer);

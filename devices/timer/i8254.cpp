@@ -8,7 +8,7 @@ namespace {
 using Counter = I8254::Counter;
 
 // Counter 0 interrupts at most this often when periodic; faster programs lose ticks that no guest could serve.
-constexpr Nanoseconds min_interrupt_interval = 20'000;
+constexpr std::int64_t min_interrupt_ticks = 24; // 20 us
 
 // Modes as the datasheet numbers them; M2 is ignored in modes 2 and 3.
 enum Mode : unsigned {
@@ -160,17 +160,16 @@ void I8254::counter0_changed() {
     std::int64_t now = tick();
     settle(c, now);
     needs_.out0.set(out_at(c, now));
-    std::int64_t rise = next_rise(c, now);
+    bool too_fast = periodic(c) && c.period < min_interrupt_ticks;
+    std::int64_t rise = next_rise(c, too_fast ? now + min_interrupt_ticks : now);
     state_.next_interrupt = -1;
     timer_.cancel();
     if (rise < 0) return;
-    Nanoseconds earliest = periodic(c) ? last_fire_ + min_interrupt_interval : 0;
-    state_.next_interrupt = std::max(clock.time_of(rise), earliest);
+    state_.next_interrupt = clock.time_of(rise);
     timer_.arm(state_.next_interrupt);
 }
 
 void I8254::timer_fired() {
-    last_fire_ = needs_.timers.now();
     needs_.out0.set(false);
     needs_.out0.set(true);
     counter0_changed();

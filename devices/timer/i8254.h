@@ -72,7 +72,6 @@ private:
 
     Needs needs_;
     State state_;
-    Nanoseconds last_fire_ = 0; // host protection only: bounds the rate of a periodic counter 0
     Timer timer_;
 };
 
