@@ -74,6 +74,7 @@ namespace slot {
 constexpr std::size_t gpr(unsigned index) { return offsetof(X86Context, state) + offsetof(State, gpr) + 8 * index; }
 inline constexpr std::size_t rip = offsetof(X86Context, state) + offsetof(State, rip);
 inline constexpr std::size_t rflags = offsetof(X86Context, state) + offsetof(State, rflags);
+inline constexpr std::size_t tsc_aux = offsetof(X86Context, state) + offsetof(State, tsc_aux);
 constexpr std::size_t segment_base(unsigned s) {
     return offsetof(X86Context, state) + offsetof(State, seg) + s * sizeof(Segment) + offsetof(Segment, base);
 }

@@ -68,10 +68,21 @@ public:
     ValueId address(unsigned i, unsigned bytes, bool write, std::int64_t displacement = 0);
     ValueId load(unsigned i, Type t, std::uint8_t attributes = 0);
     void store(unsigned i, Type t, ValueId v, std::uint8_t attributes = 0);
+    // Like address, with a byte offset (i64) added to the effective address.
+    ValueId address_indexed(unsigned i, ValueId byte_index, unsigned bytes, bool write);
+    // A rmw_* or cmpxchg op on memory operand i; atomic when the instruction has LOCK. Result: the old value.
+    ValueId rmw(unsigned i, Opcode op, Type t, ValueId v, bool sets_flags = true, ValueId v2 = none);
+    // The same with the address at hand.
+    ValueId rmw_at(ValueId linear_address, unsigned i, Opcode op, Type t, ValueId v, bool sets_flags = true,
+                   ValueId v2 = none);
     // Base register of memory operand i for Inst::base_hint.
     std::uint8_t base_hint(unsigned i) const;
     // Segment register memory operand i uses, overrides applied.
     vmm::x86::Seg segment(unsigned i) const;
+    // Segment of the implicit operand at rSI, rBX (XLAT), rAX (MONITOR): DS unless overridden.
+    vmm::x86::Seg data_segment() const;
+    // REX.W is present.
+    bool wide_operand() const { return d.insn.raw.rex.W; }
     // Linear address of `offset` (i64) in segment s.
     ValueId linear(vmm::x86::Seg s, ValueId offset, unsigned bytes, bool write);
 
@@ -89,6 +100,8 @@ public:
     // Stack pointer += delta (stack width).
     void adjust_stack(std::int64_t delta);
     void push(ValueId v);
+    // Stores at the stack pointer + displacement, which stays.
+    void stack_store(ValueId v, std::int64_t displacement);
     // Loads from the stack top; the caller adjusts the stack pointer once nothing can fault.
     ValueId stack_load(Type t, std::int64_t displacement = 0);
 
@@ -98,7 +111,8 @@ public:
     }
     ValueId constant(std::int64_t v, Type t = Type::i64) { return b.constant(t, v); }
     // A helper with the X trait: the next instruction's address goes to slot::rip first, the block ends after it.
-    ValueId call_and_end(HelperId id, ValueId a = none, ValueId b2 = none, ValueId c = none);
+    // Returns true.
+    bool call_and_end(HelperId id, ValueId a = none, ValueId b2 = none, ValueId c = none);
 
     // --- ways out
     // Not an instruction here: #UD. Return its value.
@@ -115,6 +129,8 @@ public:
     ValueId guest_pc(std::int32_t offset);
 
 private:
+    ValueId effective_address(unsigned i, std::int64_t displacement, ValueId byte_index);
+
     std::optional<ir::Terminal> terminal_;
 };
 
