@@ -14,7 +14,7 @@
 
 namespace vmm::ui {
 
-class Mux;
+class Mux; // mux.h
 
 // How main() wires the console (all on the loop's thread, before vCPUs run):
 //   auto terminal = Terminal::create(*loop, {.on_terminate = …log the text, stop the loop…});
@@ -46,13 +46,14 @@ public:
     std::string describe() const;
 
 private:
-    CharBackends() = default;
+    explicit CharBackends(Terminal& terminal) : terminal_(terminal) {}
     struct Backend {
         std::unique_ptr<CharStream> stream; // null once it is inside `mux`
         std::unique_ptr<Mux> mux;
         bool claimed = false;
         std::string filename;
     };
+    Terminal& terminal_;
     std::map<std::string, Backend> backends_;
 };
 

@@ -43,6 +43,8 @@ public:
     void take(TerminalSignals signals);
     // Whether reading standard input now would steal from, or be refused in favour of, the foreground job.
     bool in_background() const;
+    // A signal has asked us to end (on_terminate was called).
+    bool ending() const;
     // Called on the loop after SIGCONT: in_background() may have changed.
     void set_on_continued(std::function<void()> callback);
     // Notes what the guest writes to the terminal, so that the modes it set can be undone. Any thread, one at a time.
