@@ -1,0 +1,326 @@
+// Repeated string instructions. RAM is worked on in runs that lie in one page at both ends, with host pointers; what
+// has no host pointer (devices, code pages, elements across pages, DF = 1) goes element by element. Registers are
+// updated after each run, so that a fault or an exit request finds them exact.
+#include "vmm/tcg/guest/x86/guest_memory.h"
+#include "vmm/tcg/guest/x86/helpers.h"
+#include "vmm/tcg/guest/x86/string_op.h"
+
+#include <algorithm>
+
+namespace vmm::tcg::x86 {
+namespace {
+
+constexpr std::uint64_t page_size = 4096;
+
+// One execution of a string instruction.
+class StringRun {
+public:
+    StringRun(X86Context& context, std::uint64_t descriptor, std::uint64_t own_address)
+        : c(context), op(StringOp::from(descriptor)), own_address_(own_address) {
+        mask_ = op.address_bytes == 8 ? ~std::uint64_t(0) : (std::uint64_t(1) << (8 * op.address_bytes)) - 1;
+    }
+
+    X86Context& c;
+    StringOp const op;
+
+    std::uint64_t index(Gpr r) const { return c.state.gpr[r] & mask_; }
+    std::uint64_t remaining() const { return op.repeat == Repeat::once ? once_left_ : index(rcx); }
+    bool backward() const { return c.state.rflags & flag::df; }
+    Seg source_segment() const { return Seg(op.segment); }
+
+    // Moves index register r past `elements` elements.
+    void advance(Gpr r, std::uint64_t elements) {
+        std::uint64_t const bytes = elements * op.bytes;
+        set(r, backward() ? index(r) - bytes : index(r) + bytes);
+    }
+    void count_down(std::uint64_t elements) {
+        if (op.repeat == Repeat::once)
+            once_left_ = 0;
+        else
+            set(rcx, index(rcx) - elements);
+    }
+
+    // How many of `elements` elements at r in segment s form a run: ascending, in one page, within address width and
+    // segment. 0: handle one element by itself.
+    std::uint64_t run_length(Seg s, Gpr r, std::uint64_t elements, bool write) const {
+        if (backward() || c.mode().is(Mode::single)) return 0;
+        std::uint64_t const offset = index(r), to_page_end = page_size - (linear(s, r) & (page_size - 1));
+        elements = std::min(elements, to_page_end / op.bytes);
+        if (mask_ - offset < page_size) elements = std::min(elements, (mask_ - offset) / op.bytes);
+        if (!elements || !segment_allows(c, s, offset, elements * op.bytes, write)) return 0;
+        return elements;
+    }
+    std::uint64_t linear(Seg s, Gpr r) const { return segment_linear(c, s, index(r)); }
+
+    // Whether one element at r may be accessed; raises the fault if not.
+    bool check(Seg s, Gpr r, bool write) {
+        if (segment_allows(c, s, index(r), op.bytes, write)) return true;
+        c.raise(s == ss ? vec::ss : vec::gp, 0);
+        return false;
+    }
+
+    // After progress: true to go on. When interrupted, the instruction will start again with what is left.
+    bool proceed() {
+        if (c.faulted() || !remaining()) return false;
+        if (!c.mode().is(Mode::single) && !c.engine.exit_request.load(std::memory_order_relaxed)) return true;
+        c.state.rip = own_address_;
+        return false;
+    }
+
+private:
+    void set(Gpr r, std::uint64_t v) {
+        std::uint64_t& full = c.state.gpr[r];
+        if (op.address_bytes == 2)
+            full = (full & ~mask_) | (v & mask_);
+        else
+            full = v & mask_;
+    }
+
+    std::uint64_t own_address_, mask_, once_left_ = 1;
+};
+
+template <class T> T* host(std::array<TlbEntry, TlbBank::entries> const& table, std::uint64_t va, std::uint64_t n) {
+    return static_cast<T*>(tlb_lookup(table, va, unsigned(n * sizeof(T))));
+}
+
+// Calls f with a value of the element's type.
+template <class F> std::uint64_t by_element(std::uint64_t descriptor, F f) {
+    switch (StringOp::from(descriptor).bytes) {
+    case 1: f(std::uint8_t{}); break;
+    case 2: f(std::uint16_t{}); break;
+    case 4: f(std::uint32_t{}); break;
+    default: f(std::uint64_t{}); break;
+    }
+    return 0;
+}
+
+template <class T> T get(T const* p) {
+    T v;
+    std::memcpy(&v, p, sizeof(T));
+    return v;
+}
+
+// --- MOVS
+
+// Ascending, each element read whole before it is written: an overlap with the destination ahead replicates.
+template <class T> void copy_elements(T* to, T const* from, std::uint64_t n) {
+    auto const distance = reinterpret_cast<std::uintptr_t>(to) - reinterpret_cast<std::uintptr_t>(from);
+    if (distance >= n * sizeof(T)) { // also when `to` is below `from`
+        std::memmove(to, from, n * sizeof(T));
+        return;
+    }
+    for (std::uint64_t i = 0; i < n; ++i) {
+        T const v = get(from + i);
+        std::memcpy(to + i, &v, sizeof(T));
+    }
+}
+
+template <class T> void move_strings(StringRun& s) {
+    while (s.remaining()) {
+        std::uint64_t n = s.run_length(s.source_segment(), rsi, s.remaining(), false);
+        n = n ? s.run_length(es, rdi, n, true) : 0;
+        std::uint64_t const from = s.linear(s.source_segment(), rsi), to = s.linear(es, rdi);
+        T* const source = n ? host<T>(s.c.engine.bank->read, from, n) : nullptr;
+        T* const target = source ? host<T>(s.c.engine.bank->write, to, n) : nullptr;
+        if (target) {
+            copy_elements(target, source, n);
+        } else {
+            T value;
+            if (!s.check(s.source_segment(), rsi, false) || !load(s.c, from, value)) return;
+            if (!s.check(es, rdi, true) || !store(s.c, to, value)) return;
+            n = 1;
+        }
+        s.advance(rsi, n);
+        s.advance(rdi, n);
+        s.count_down(n);
+        if (!s.proceed()) return;
+    }
+}
+
+// --- STOS
+
+template <class T> void fill_elements(T* to, T value, std::uint64_t n) {
+    std::uint8_t const byte = std::uint8_t(value);
+    T repeated;
+    std::memset(&repeated, byte, sizeof(T));
+    if (repeated == value)
+        std::memset(to, byte, n * sizeof(T));
+    else
+        for (std::uint64_t i = 0; i < n; ++i) std::memcpy(to + i, &value, sizeof(T));
+}
+
+template <class T> void store_strings(StringRun& s) {
+    T const value = T(s.c.state.gpr[rax]);
+    while (s.remaining()) {
+        std::uint64_t n = s.run_length(es, rdi, s.remaining(), true);
+        std::uint64_t const to = s.linear(es, rdi);
+        if (T* target = n ? host<T>(s.c.engine.bank->write, to, n) : nullptr) {
+            fill_elements(target, value, n);
+        } else {
+            if (!s.check(es, rdi, true) || !store(s.c, to, value)) return;
+            n = 1;
+        }
+        s.advance(rdi, n);
+        s.count_down(n);
+        if (!s.proceed()) return;
+    }
+}
+
+// --- LODS: only the last element matters, but each access may fault
+
+template <class T> void set_accumulator(X86Context& c, T value) {
+    std::uint64_t& full = c.state.gpr[rax];
+    if constexpr (sizeof(T) >= 4)
+        full = value;
+    else
+        full = (full & ~std::uint64_t(T(~T(0)))) | value;
+}
+
+template <class T> void load_strings(StringRun& s) {
+    while (s.remaining()) {
+        T value;
+        if (!s.check(s.source_segment(), rsi, false)) return;
+        if (!load(s.c, s.linear(s.source_segment(), rsi), value)) return;
+        set_accumulator(s.c, value);
+        s.advance(rsi, 1);
+        s.count_down(1);
+        if (!s.proceed()) return;
+    }
+}
+
+// --- CMPS, SCAS
+
+template <class T> void set_compare_flags(X86Context& c, T first, T second) {
+    c.engine.cc_op = cc_op(CcKind::sub, unsigned(std::countr_zero(sizeof(T))));
+    c.engine.cc_res = T(first - second);
+    c.engine.cc_src = second;
+}
+
+// Elements compared in host memory until the condition ends the repetition; at least one.
+template <class T, class First> std::uint64_t compare_run(StringRun& s, First first, T const* second, std::uint64_t n) {
+    bool const while_equal = s.op.repeat == Repeat::rep;
+    std::uint64_t i = 0;
+    while (i + 1 < n && (first(i) == get(second + i)) == while_equal) ++i;
+    set_compare_flags<T>(s.c, first(i), get(second + i));
+    return i + 1;
+}
+
+// Whether the flags of the last comparison end the repetition.
+template <class T> bool finished(StringRun const& s) {
+    bool const equal = T(s.c.engine.cc_res) == 0;
+    return equal != (s.op.repeat == Repeat::rep);
+}
+
+template <class T> void compare_strings(StringRun& s) {
+    while (s.remaining()) {
+        Seg const segment = s.source_segment();
+        std::uint64_t n = s.run_length(segment, rsi, s.remaining(), false);
+        n = n ? s.run_length(es, rdi, n, false) : 0;
+        std::uint64_t const a = s.linear(segment, rsi), b = s.linear(es, rdi);
+        T const* const first = n ? host<T>(s.c.engine.bank->read, a, n) : nullptr;
+        T const* const second = first ? host<T>(s.c.engine.bank->read, b, n) : nullptr;
+        if (second) {
+            n = compare_run<T>(
+                s, [&](std::uint64_t i) { return get(first + i); }, second, n);
+        } else {
+            T x, y;
+            if (!s.check(segment, rsi, false) || !load(s.c, a, x)) return;
+            if (!s.check(es, rdi, false) || !load(s.c, b, y)) return;
+            set_compare_flags(s.c, x, y);
+            n = 1;
+        }
+        s.advance(rsi, n);
+        s.advance(rdi, n);
+        s.count_down(n);
+        if (finished<T>(s) || !s.proceed()) return;
+    }
+}
+
+template <class T> void scan_strings(StringRun& s) {
+    T const wanted = T(s.c.state.gpr[rax]);
+    while (s.remaining()) {
+        std::uint64_t n = s.run_length(es, rdi, s.remaining(), false);
+        std::uint64_t const at = s.linear(es, rdi);
+        if (T const* there = n ? host<T>(s.c.engine.bank->read, at, n) : nullptr) {
+            n = compare_run<T>(
+                s, [&](std::uint64_t) { return wanted; }, there, n);
+        } else {
+            T value;
+            if (!s.check(es, rdi, false) || !load(s.c, at, value)) return;
+            set_compare_flags(s.c, wanted, value);
+            n = 1;
+        }
+        s.advance(rdi, n);
+        s.count_down(n);
+        if (finished<T>(s) || !s.proceed()) return;
+    }
+}
+
+// --- INS, OUTS: element by element, each port access is an event
+
+template <class T> void input_strings(StringRun& s) {
+    std::uint16_t const port = std::uint16_t(s.c.state.gpr[rdx]);
+    helper::check_port(s.c, port, sizeof(T), 0);
+    while (!s.c.faulted() && s.remaining()) {
+        std::uint64_t const to = s.linear(es, rdi);
+        if (!s.check(es, rdi, true)) return;
+        // The store must not fault after the port was read.
+        s.c.engine.memory->rmw_pointer(s.c.engine, to, sizeof(T));
+        if (s.c.faulted()) return;
+        T const value = T(s.c.bus->port_read(port, sizeof(T)));
+        if (!store(s.c, to, value)) return;
+        s.advance(rdi, 1);
+        s.count_down(1);
+        if (!s.proceed()) return;
+    }
+}
+
+template <class T> void output_strings(StringRun& s) {
+    std::uint16_t const port = std::uint16_t(s.c.state.gpr[rdx]);
+    helper::check_port(s.c, port, sizeof(T), 0);
+    while (!s.c.faulted() && s.remaining()) {
+        T value;
+        if (!s.check(s.source_segment(), rsi, false)) return;
+        if (!load(s.c, s.linear(s.source_segment(), rsi), value)) return;
+        s.c.bus->port_write(port, sizeof(T), std::uint32_t(value));
+        s.advance(rsi, 1);
+        s.count_down(1);
+        if (!s.proceed()) return;
+    }
+}
+
+} // namespace
+
+namespace helper {
+
+std::uint64_t rep_movs(X86Context& c, std::uint64_t a, std::uint64_t b, std::uint64_t) {
+    StringRun s(c, a, b);
+    return by_element(a, [&]<class T>(T) { move_strings<T>(s); });
+}
+std::uint64_t rep_stos(X86Context& c, std::uint64_t a, std::uint64_t b, std::uint64_t) {
+    StringRun s(c, a, b);
+    return by_element(a, [&]<class T>(T) { store_strings<T>(s); });
+}
+std::uint64_t rep_lods(X86Context& c, std::uint64_t a, std::uint64_t b, std::uint64_t) {
+    StringRun s(c, a, b);
+    return by_element(a, [&]<class T>(T) { load_strings<T>(s); });
+}
+std::uint64_t rep_cmps(X86Context& c, std::uint64_t a, std::uint64_t b, std::uint64_t) {
+    StringRun s(c, a, b);
+    return by_element(a, [&]<class T>(T) { compare_strings<T>(s); });
+}
+std::uint64_t rep_scas(X86Context& c, std::uint64_t a, std::uint64_t b, std::uint64_t) {
+    StringRun s(c, a, b);
+    return by_element(a, [&]<class T>(T) { scan_strings<T>(s); });
+}
+std::uint64_t rep_ins(X86Context& c, std::uint64_t a, std::uint64_t b, std::uint64_t) {
+    StringRun s(c, a, b);
+    return by_element(a, [&]<class T>(T) { input_strings<T>(s); });
+}
+std::uint64_t rep_outs(X86Context& c, std::uint64_t a, std::uint64_t b, std::uint64_t) {
+    StringRun s(c, a, b);
+    return by_element(a, [&]<class T>(T) { output_strings<T>(s); });
+}
+
+} // namespace helper
+} // namespace vmm::tcg::x86
