@@ -1,0 +1,106 @@
+// Helpers of SSE and AVX: MXCSR, exceptions, masked moves and gathers.
+#include "vmm/tcg/guest/x86/helpers.h"
+#include "vmm/tcg/guest/x86/helpers_fp.h"
+#include "vmm/tcg/guest/x86/system.h"
+
+#include <bit>
+#include <cstring>
+
+namespace vmm::tcg::x86 {
+
+namespace {
+
+constexpr std::uint32_t mxcsr_flags = 0x3f, mxcsr_writable = 0xffff;
+constexpr unsigned mxcsr_mask_shift = 7;
+// Found before the result is computed: an unmasked one keeps the others from being looked for.
+constexpr std::uint32_t invalid_denormal_zero = 7;
+
+} // namespace
+
+namespace helper {
+
+std::uint64_t simd_check(X86Context& c, std::uint64_t before, std::uint64_t, std::uint64_t) {
+    std::uint32_t& mxcsr = c.state.mxcsr;
+    std::uint32_t raised = mxcsr & mxcsr_flags;
+    std::uint32_t unmasked = raised & ~(mxcsr >> mxcsr_mask_shift);
+    if (unmasked & invalid_denormal_zero) raised &= invalid_denormal_zero;
+    mxcsr = std::uint32_t(before) | raised;
+    if (unmasked) c.raise(c.state.cr4 & cr4::osxmmexcpt ? vec::xm : vec::ud);
+    return 0;
+}
+
+std::uint64_t ldmxcsr(X86Context& c, std::uint64_t value, std::uint64_t, std::uint64_t) {
+    if (value & ~std::uint64_t(mxcsr_writable)) {
+        c.raise(vec::gp, 0);
+        return 0;
+    }
+    c.state.mxcsr = std::uint32_t(value);
+    update_mode(c);
+    return 0;
+}
+
+// MASKMOVQ, MASKMOVDQU, VMASKMOVPS/PD, VPMASKMOVD/Q: elements whose mask has its top bit set.
+std::uint64_t vector_mask_move(X86Context& c, std::uint64_t a, std::uint64_t address, std::uint64_t) {
+    unsigned element = 1u << (a >> masked_arg::element_shift & 3);
+    unsigned bytes = a & masked_arg::wide_vector ? 32 : a & masked_arg::mmx ? 8 : 16;
+    unsigned data_number = a >> masked_arg::data_shift & 15, mask_number = a >> masked_arg::mask_shift & 15;
+    std::uint8_t data[32] = {}, mask[32];
+    if (a & masked_arg::mmx) {
+        std::memcpy(data, &c.state.x87.r[data_number & 7].mantissa, 8);
+        std::memcpy(mask, &c.state.x87.r[mask_number & 7].mantissa, 8);
+    } else {
+        std::memcpy(mask, &c.state.ymm[mask_number], 32);
+        if (a & masked_arg::store) std::memcpy(data, &c.state.ymm[data_number], 32);
+    }
+    for (unsigned i = 0; i < bytes; i += element) {
+        if (!(mask[i + element - 1] & 0x80)) continue;
+        auto* ops = c.engine.memory;
+        bool ok = a & masked_arg::store ? ops->store(c.engine, address + i, element, data + i)
+                                        : ops->load(c.engine, address + i, element, data + i);
+        if (!ok) return 0;
+    }
+    if (!(a & masked_arg::store)) std::memcpy(&c.state.ymm[data_number], data, 32);
+    return 0;
+}
+
+// VGATHERxxx, VPGATHERxx: elements whose mask has its top bit set; each done is taken out of the mask, so that a fault
+// in between can be restarted.
+std::uint64_t vector_gather(X86Context& c, std::uint64_t a, std::uint64_t base, std::uint64_t segment_base) {
+    unsigned element = 1u << (a >> masked_arg::element_shift & 3), index_bytes = a & masked_arg::index64 ? 8 : 4;
+    unsigned bytes = a & masked_arg::wide_vector ? 32 : 16, scale = a >> masked_arg::scale_shift & 3;
+    unsigned count = bytes / std::max(element, index_bytes);
+    auto* data = reinterpret_cast<std::uint8_t*>(&c.state.ymm[a >> masked_arg::data_shift & 15]);
+    auto* mask = reinterpret_cast<std::uint8_t*>(&c.state.ymm[a >> masked_arg::mask_shift & 15]);
+    auto const* index = reinterpret_cast<std::uint8_t const*>(&c.state.ymm[a >> masked_arg::index_shift & 15]);
+    // The mask is first spread over its whole elements, then cleared one by one.
+    for (unsigned i = 0; i < count; i++) {
+        std::uint8_t* m = mask + i * element;
+        if (!(m[element - 1] & 0x80)) std::memset(m, 0, element);
+    }
+    for (unsigned i = 0; i < count; i++) {
+        std::uint8_t* m = mask + i * element;
+        if (!(m[element - 1] & 0x80)) continue;
+        std::int64_t offset = 0;
+        if (index_bytes == 8) {
+            std::memcpy(&offset, index + 8 * i, 8);
+        } else {
+            std::int32_t narrow;
+            std::memcpy(&narrow, index + 4 * i, 4);
+            offset = narrow;
+        }
+        std::uint64_t va = base + (std::uint64_t(offset) << scale);
+        if (a & masked_arg::address32) va = std::uint32_t(va);
+        va += segment_base;
+        if (!c.state.code64()) va = std::uint32_t(va);
+        if (!c.engine.memory->load(c.engine, va, element, data + i * element)) return 0;
+        std::memset(m, 0, element);
+    }
+    unsigned used = count * element;
+    std::memset(mask, 0, 32);
+    std::memset(data + used, 0, 32 - used);
+    return 0;
+}
+
+} // namespace helper
+
+} // namespace vmm::tcg::x86
