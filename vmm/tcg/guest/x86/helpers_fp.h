@@ -4,6 +4,10 @@
 
 namespace vmm::tcg::x86 {
 
+struct X86Context;
+// Defined with the system helpers: to be called after MXCSR's masks changed.
+void update_mode(X86Context& c);
+
 // xsave, xrstor: b = XsaveForm, plus xsave_wide for the REX.W forms.
 enum class XsaveForm : std::uint8_t { save, optimized, compacted, restore };
 inline constexpr std::uint64_t xsave_wide = 8;
@@ -29,9 +33,9 @@ namespace masked_arg {
 inline constexpr std::uint64_t store = 1 << 0, wide_vector = 1 << 1;
 inline constexpr unsigned element_shift = 2; // log2 of the element's bytes, 2 bits
 inline constexpr unsigned data_shift = 4, mask_shift = 8, index_shift = 12, scale_shift = 16;
-inline constexpr std::uint64_t index64 = 1 << 18;       // gathers: 64-bit indices
-inline constexpr std::uint64_t address32 = 1 << 19;     // gathers: the address wraps at 32 bits
-inline constexpr std::uint64_t mmx = 1 << 20;           // MASKMOVQ
+inline constexpr std::uint64_t index64 = 1 << 18;   // gathers: 64-bit indices
+inline constexpr std::uint64_t address32 = 1 << 19; // gathers: the address wraps at 32 bits
+inline constexpr std::uint64_t mmx = 1 << 20;       // MASKMOVQ
 } // namespace masked_arg
 
 } // namespace vmm::tcg::x86

@@ -118,8 +118,9 @@ std::uint64_t pcmpstr(X86Context& c, std::uint64_t a, std::uint64_t low, std::ui
     if (a & pcmpstr_arg::mask_result) {
         write_mask(c, bits, control, a & pcmpstr_arg::vex);
     } else {
-        unsigned index = !bits ? n : control.last_or_wide ? 31 - unsigned(std::countl_zero(bits))
-                                                          : unsigned(std::countr_zero(bits));
+        unsigned index = !bits                  ? n
+                         : control.last_or_wide ? 31 - unsigned(std::countl_zero(bits))
+                                                : unsigned(std::countr_zero(bits));
         c.state.gpr[rcx] = index;
     }
     std::uint64_t flags = 0;

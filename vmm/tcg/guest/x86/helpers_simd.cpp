@@ -1,8 +1,8 @@
 // Helpers of SSE and AVX: MXCSR, exceptions, masked moves and gathers.
 #include "vmm/tcg/guest/x86/helpers.h"
 #include "vmm/tcg/guest/x86/helpers_fp.h"
-#include "vmm/tcg/guest/x86/system.h"
 
+#include <algorithm>
 #include <bit>
 #include <cstring>
 

@@ -4,7 +4,6 @@
 #include "vmm/tcg/guest/x86/guest_copy.h"
 #include "vmm/tcg/guest/x86/helpers.h"
 #include "vmm/tcg/guest/x86/helpers_fp.h"
-#include "vmm/tcg/guest/x86/system.h"
 
 #include <algorithm>
 #include <array>
@@ -33,7 +32,7 @@ template <class T> T get(std::uint8_t const* p) {
 
 bool misaligned(X86Context& c, std::uint64_t address, unsigned alignment) {
     if (!(address & (alignment - 1))) return false;
-    raise_gp(c);
+    c.raise(vec::gp, 0);
     return true;
 }
 unsigned vector_count(X86Context const& c) { return c.mode().is64() ? 16 : 8; }
@@ -169,8 +168,8 @@ struct Image {
 bool read_image(X86Context& c, std::uint64_t address, Header const& h, std::uint64_t load, Image& image) {
     if (!guest_load(c, address, image.legacy, xmm_at)) return false;
     if (load & xcr0::sse && !guest_load(c, address + xmm_at, image.legacy + xmm_at, 16 * vector_count(c))) return false;
-    if (load & xcr0::avx && !guest_load(c, address + component_offset(avx_component, h.compaction), image.ymm_high,
-                                        16 * vector_count(c)))
+    if (load & xcr0::avx &&
+        !guest_load(c, address + component_offset(avx_component, h.compaction), image.ymm_high, 16 * vector_count(c)))
         return false;
     return !(load & xcr0::pkru) ||
            guest_load(c, address + component_offset(last_component, h.compaction), &image.pkru, sizeof image.pkru);
@@ -179,18 +178,23 @@ bool read_image(X86Context& c, std::uint64_t address, Header const& h, std::uint
 void restore_components(X86Context& c, Image const& image, std::uint64_t wanted, std::uint64_t load, bool wide) {
     unsigned n = vector_count(c);
     if (wanted & xcr0::x87) {
-        if (load & xcr0::x87) x87_from_bytes(c.state.x87, wide, image.legacy);
-        else x87_initialize(c.state.x87);
+        if (load & xcr0::x87)
+            x87_from_bytes(c.state.x87, wide, image.legacy);
+        else
+            x87_initialize(c.state.x87);
     }
     if (wanted & xcr0::sse) {
-        if (load & xcr0::sse) xmm_from_bytes(c, image.legacy + xmm_at);
+        if (load & xcr0::sse)
+            xmm_from_bytes(c, image.legacy + xmm_at);
         else
             for (unsigned i = 0; i < n; i++) c.state.ymm[i][0] = c.state.ymm[i][1] = 0;
     }
     if (wanted & xcr0::avx)
         for (unsigned i = 0; i < n; i++) {
-            if (load & xcr0::avx) std::memcpy(&c.state.ymm[i][2], image.ymm_high + 16 * i, 16);
-            else c.state.ymm[i][2] = c.state.ymm[i][3] = 0;
+            if (load & xcr0::avx)
+                std::memcpy(&c.state.ymm[i][2], image.ymm_high + 16 * i, 16);
+            else
+                c.state.ymm[i][2] = c.state.ymm[i][3] = 0;
         }
     if (wanted & xcr0::pkru) c.state.pkru = load & xcr0::pkru ? std::uint32_t(image.pkru) : 0;
 }
@@ -212,7 +216,7 @@ std::uint64_t fxrstor(X86Context& c, std::uint64_t address, std::uint64_t wide, 
     if (!guest_load(c, address, image, xmm_at + 16 * vector_count(c))) return 0;
     std::uint32_t mxcsr = get<std::uint32_t>(image + mxcsr_at);
     if (mxcsr & ~mxcsr_mask) {
-        raise_gp(c);
+        c.raise(vec::gp, 0);
         return 0;
     }
     x87_from_bytes(c.state.x87, wide, image);
@@ -259,7 +263,7 @@ std::uint64_t xrstor(X86Context& c, std::uint64_t address, std::uint64_t how, st
     Header header;
     if (!guest_load(c, address + header_at, &header, sizeof header)) return 0;
     if (!header_valid(c, header)) {
-        raise_gp(c);
+        c.raise(vec::gp, 0);
         return 0;
     }
     std::uint64_t wanted = requested(c), load = wanted & header.state;
@@ -269,12 +273,14 @@ std::uint64_t xrstor(X86Context& c, std::uint64_t address, std::uint64_t how, st
     bool compacted = header.compaction & compacted_bit;
     bool loads_mxcsr = compacted ? load & xcr0::sse : wanted & (xcr0::sse | xcr0::avx);
     if (loads_mxcsr && mxcsr & ~mxcsr_mask) {
-        raise_gp(c);
+        c.raise(vec::gp, 0);
         return 0;
     }
     restore_components(c, image, wanted, load, how & xsave_wide);
-    if (loads_mxcsr) c.state.mxcsr = mxcsr;
-    else if (wanted & xcr0::sse) c.state.mxcsr = mxcsr_initial;
+    if (loads_mxcsr)
+        c.state.mxcsr = mxcsr;
+    else if (wanted & xcr0::sse)
+        c.state.mxcsr = mxcsr_initial;
     update_mode(c);
     return 0;
 }

@@ -89,12 +89,8 @@ bool lift_compare(VectorLifter& v, VecOp op) {
     bool checked = info.floating && v.l.mode.is(Mode::fp_trap);
     ValueId old_flags = checked ? v.b.emit({.op = Opcode::get_flags, .type = Type::i64}) : none;
     ValueId saved = v.begin_checked(info.floating);
-    v.b.emit({.op = Opcode::vec_to_gpr,
-              .type = Type::i32,
-              .sets_flags = true,
-              .vec_op = std::uint16_t(op),
-              .a = a,
-              .b = b});
+    v.b.emit(
+        {.op = Opcode::vec_to_gpr, .type = Type::i32, .sets_flags = true, .vec_op = std::uint16_t(op), .a = a, .b = b});
     if (!checked) return true;
     // A #XM must find the old flags: the new ones are put once the check has passed.
     ValueId new_flags = v.b.emit({.op = Opcode::get_flags, .type = Type::i64});
@@ -111,9 +107,7 @@ bool lift_fused(VectorLifter& v, VecOp op) {
     ValueId x = v.source(0), y = v.source(1), z = v.source(2);
     Type t = v.widest();
     ValueId saved = v.begin_checked(true);
-    ValueId r = form == 9    ? v.vec(op, x, z, 0, t, y)
-                : form == 10 ? v.vec(op, y, x, 0, t, z)
-                             : v.vec(op, y, z, 0, t, x);
+    ValueId r = form == 9 ? v.vec(op, x, z, 0, t, y) : form == 10 ? v.vec(op, y, x, 0, t, z) : v.vec(op, y, z, 0, t, x);
     unsigned scalar = ir::vec_info(op).memory;
     if (scalar && form != 9) r = v.vec(scalar == 4 ? VecOp::movss : VecOp::movsd, x, r);
     v.end_checked(saved);
@@ -156,8 +150,8 @@ bool lift_from_gpr(VectorLifter& v, VecOp op) {
     std::int64_t imm = trailing_immediate(v, op, false);
     ir::VecInfo const& info = ir::vec_info(op);
     ValueId a = v.source(first);
-    ValueId integer = info.immediate && v.l.is_register(first + 1) ? v.l.gpr(Type::i64, v.number(first + 1))
-                                                                   : v.l.read(first + 1);
+    ValueId integer =
+        info.immediate && v.l.is_register(first + 1) ? v.l.gpr(Type::i64, v.number(first + 1)) : v.l.read(first + 1);
     ValueId saved = v.begin_checked(info.floating);
     ValueId r = v.from_gpr(op, a, integer, imm);
     v.end_checked(saved);
@@ -184,9 +178,12 @@ bool lift_store_form(VectorLifter& v, VecOp op) {
     ValueId saved = v.begin_checked(true);
     ValueId r = v.vec(op, a, none, imm);
     v.end_checked(saved);
-    if (!v.l.is_memory(0)) v.result(0, r);
-    else if (v.l.operand(0).size == 128) v.l.store(0, Type::v128, r);
-    else v.l.store(0, Type::i64, v.to_gpr(VecOp::movq_to_gpr, Type::i64, r));
+    if (!v.l.is_memory(0))
+        v.result(0, r);
+    else if (v.l.operand(0).size == 128)
+        v.l.store(0, Type::v128, r);
+    else
+        v.l.store(0, Type::i64, v.to_gpr(VecOp::movq_to_gpr, Type::i64, r));
     return true;
 }
 

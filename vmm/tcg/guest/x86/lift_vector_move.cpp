@@ -8,8 +8,10 @@ namespace {
 // Whole-register moves, either direction.
 bool move_whole(VectorLifter& v, std::uint8_t attributes) {
     Type t = v.widest();
-    if (v.l.is_memory(0)) v.l.store(0, t, v.l.xmm(t, v.number(1)), attributes);
-    else v.result(0, v.source(1, attributes));
+    if (v.l.is_memory(0))
+        v.l.store(0, t, v.l.xmm(t, v.number(1)), attributes);
+    else
+        v.result(0, v.source(1, attributes));
     return true;
 }
 
@@ -43,9 +45,9 @@ bool move_low(VectorLifter& v, Type t) {
     Lifter& l = v.l;
     if (v.any_mmx()) {
         if (v.is_mmx(0)) {
-            ValueId value = l.is_memory(1)  ? l.load(1, t)
-                            : v.is_mmx(1) ? v.b.get(t, slot::mm(v.number(1)))
-                                          : l.gpr(t, v.number(1));
+            ValueId value = l.is_memory(1) ? l.load(1, t)
+                            : v.is_mmx(1)  ? v.b.get(t, slot::mm(v.number(1)))
+                                           : l.gpr(t, v.number(1));
             v.mmx_result(0, v.widen(value));
         } else {
             ValueId value = v.b.get(t, slot::mm(v.number(1)));
@@ -55,11 +57,16 @@ bool move_low(VectorLifter& v, Type t) {
         }
         return true;
     }
-    if (l.is_memory(0)) l.store(0, t, l.xmm(t, v.number(1)));
-    else if (v.is_gpr(0)) l.put_gpr(v.number(0), l.xmm(t, v.number(1)));
-    else if (l.is_memory(1)) v.result(0, v.widen(l.load(1, t)));
-    else if (v.is_gpr(1)) v.result(0, v.widen(l.gpr(t, v.number(1))));
-    else v.result(0, v.vec(VecOp::movq, v.source(1)));
+    if (l.is_memory(0))
+        l.store(0, t, l.xmm(t, v.number(1)));
+    else if (v.is_gpr(0))
+        l.put_gpr(v.number(0), l.xmm(t, v.number(1)));
+    else if (l.is_memory(1))
+        v.result(0, v.widen(l.load(1, t)));
+    else if (v.is_gpr(1))
+        v.result(0, v.widen(l.gpr(t, v.number(1))));
+    else
+        v.result(0, v.vec(VecOp::movq, v.source(1)));
     return true;
 }
 
@@ -77,8 +84,10 @@ bool extract(VectorLifter& v, VecOp op, Type element) {
     }
     Type t = element == Type::i64 ? Type::i64 : Type::i32;
     ValueId r = v.to_gpr(op, t, source, imm);
-    if (l.is_memory(0)) l.store(0, element, v.b.trunc(element, r));
-    else l.put_gpr(v.number(0), r);
+    if (l.is_memory(0))
+        l.store(0, element, v.b.trunc(element, r));
+    else
+        l.put_gpr(v.number(0), r);
     return true;
 }
 
@@ -94,8 +103,10 @@ bool insert_half(VectorLifter& v) {
 }
 bool extract_half(VectorLifter& v) {
     ValueId half = v.b.get(Type::v128, slot::xmm(v.number(1)) + 16 * (v.l.immediate(2) & 1));
-    if (v.l.is_memory(0)) v.l.store(0, Type::v128, half);
-    else v.result(0, half);
+    if (v.l.is_memory(0))
+        v.l.store(0, Type::v128, half);
+    else
+        v.result(0, half);
     return true;
 }
 bool broadcast_half(VectorLifter& v) {
@@ -145,8 +156,9 @@ bool lift_vector_move(VectorLifter& v, bool& known) {
     Lifter& l = v.l;
     switch (l.d.insn.mnemonic) {
         BOTH(MOVAPS) : BOTH(MOVAPD) : BOTH(MOVDQA) : return move_whole(v, ir::mem_aligned);
-        BOTH(MOVNTPS) : BOTH(MOVNTPD) : BOTH(MOVNTDQ) : BOTH(MOVNTDQA)
-            : return move_whole(v, ir::mem_aligned | ir::mem_non_temporal);
+        BOTH(MOVNTPS)
+            : BOTH(MOVNTPD)
+            : BOTH(MOVNTDQ) : BOTH(MOVNTDQA) : return move_whole(v, ir::mem_aligned | ir::mem_non_temporal);
         BOTH(MOVUPS) : BOTH(MOVUPD) : BOTH(MOVDQU) : BOTH(LDDQU) : return move_whole(v, 0);
         BOTH(MOVSS) : return move_scalar(v, VecOp::movss, Type::i32);
         BOTH(MOVSD) : return move_scalar(v, VecOp::movsd, Type::i64);

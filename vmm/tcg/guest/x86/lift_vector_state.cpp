@@ -20,8 +20,10 @@ bool fxsave_family(Lifter& l, HelperId helper, bool write, bool wide) {
     if (!not_switched(l)) return true;
     ValueId address = l.address(0, fxsave_bytes, write);
     ValueId format = l.constant(wide && l.mode.is64() ? 1 : 0);
-    if (write) l.call(helper, address, format);
-    else l.call_and_end(helper, address, format);
+    if (write)
+        l.call(helper, address, format);
+    else
+        l.call_and_end(helper, address, format);
     return true;
 }
 
@@ -30,8 +32,10 @@ bool xsave_family(Lifter& l, XsaveForm form, bool wide) {
     bool restore = form == XsaveForm::restore;
     ValueId address = l.address(0, 1, !restore); // the helper's accesses go on from there
     ValueId how = l.constant(int(form) | (wide && l.mode.is64() ? xsave_wide : 0));
-    if (restore) l.call_and_end(HelperId::xrstor, address, how);
-    else l.call(HelperId::xsave, address, how);
+    if (restore)
+        l.call_and_end(HelperId::xrstor, address, how);
+    else
+        l.call(HelperId::xsave, address, how);
     return true;
 }
 

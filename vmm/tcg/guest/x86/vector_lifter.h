@@ -1,4 +1,5 @@
-// Private to the lift_vector*.cpp files: operands of vector instructions as IR values, and the checks all of them share.
+// Private to the lift_vector*.cpp files: operands of vector instructions as IR values, and the checks all of them
+// share.
 #pragma once
 #include "vmm/tcg/guest/x86/lifter.h"
 #include "vmm/tcg/ir/vec_ops.h"
@@ -62,15 +63,19 @@ public:
 
     ValueId vec(VecOp op, ValueId a, ValueId second = none, std::int64_t imm = 0, Type t = Type::v128,
                 ValueId third = none) {
-        return b.emit({.op = Opcode::vec, .type = t, .vec_op = std::uint16_t(op), .a = a, .b = second, .c = third,
-                       .imm = imm});
+        return b.emit(
+            {.op = Opcode::vec, .type = t, .vec_op = std::uint16_t(op), .a = a, .b = second, .c = third, .imm = imm});
     }
     ValueId to_gpr(VecOp op, Type t, ValueId a, std::int64_t imm = 0) {
         return b.emit({.op = Opcode::vec_to_gpr, .type = t, .vec_op = std::uint16_t(op), .a = a, .imm = imm});
     }
     ValueId from_gpr(VecOp op, ValueId a, ValueId integer, std::int64_t imm = 0) {
-        return b.emit({.op = Opcode::gpr_to_vec, .type = Type::v128, .vec_op = std::uint16_t(op), .a = a,
-                       .b = b.zext(Type::i64, integer), .imm = imm});
+        return b.emit({.op = Opcode::gpr_to_vec,
+                       .type = Type::v128,
+                       .vec_op = std::uint16_t(op),
+                       .a = a,
+                       .b = b.zext(Type::i64, integer),
+                       .imm = imm});
     }
     // An integer (i8..i64) as the low element of an otherwise zero vector.
     ValueId widen(ValueId integer) { return from_gpr(VecOp::movq_from_gpr, none, integer); }
