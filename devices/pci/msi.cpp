@@ -125,19 +125,20 @@ void MsixCapability::config_written(unsigned offset, unsigned size) {
     if (offset < at_ + msix_size && offset + size > at_) deliver_unmasked();
 }
 
-std::uint64_t MsixCapability::Table::read(std::uint64_t offset, unsigned) {
-    return offset / 4 < owner.state_.table.size() ? owner.state_.table[offset / 4] : 0;
+std::uint64_t MsixCapability::Table::read(std::uint64_t offset, unsigned size) {
+    if (size != 4 || offset / 4 >= owner.state_.table.size()) return 0;
+    return owner.state_.table[offset / 4];
 }
 
-void MsixCapability::Table::write(std::uint64_t offset, unsigned, std::uint64_t value) {
-    if (offset / 4 >= owner.state_.table.size()) return;
+void MsixCapability::Table::write(std::uint64_t offset, unsigned size, std::uint64_t value) {
+    if (size != 4 || offset / 4 >= owner.state_.table.size()) return;
     bool control = offset / 4 % 4 == 3;
     owner.state_.table[offset / 4] = std::uint32_t(control ? value & msix_vector_mask : value);
     if (control) owner.deliver_unmasked();
 }
 
-std::uint64_t MsixCapability::Pending::read(std::uint64_t offset, unsigned) {
-    if (offset / 8 >= owner.state_.pending.size()) return 0;
+std::uint64_t MsixCapability::Pending::read(std::uint64_t offset, unsigned size) {
+    if (size != 4 || offset / 8 >= owner.state_.pending.size()) return 0;
     return std::uint32_t(owner.state_.pending[offset / 8] >> (offset & 4 ? 32 : 0));
 }
 

@@ -124,7 +124,8 @@ void FwCfg::Ports::write(std::uint64_t offset, unsigned size, std::uint64_t valu
     if (offset == 0 && size == 2) device.select(std::uint16_t(value)); // writing data is by DMA only
 }
 
-std::uint64_t FwCfg::Dma::read(std::uint64_t offset, unsigned) {
+std::uint64_t FwCfg::Dma::read(std::uint64_t offset, unsigned size) {
+    if (size != 4) return 0;
     return byte_swap(std::uint32_t(offset < 4 ? dma_signature >> 32 : dma_signature));
 }
 
