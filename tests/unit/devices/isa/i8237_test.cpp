@@ -1,5 +1,5 @@
 #include "devices/isa/i8237.h"
-#include "tests/support/device_conformance.h"
+#include "tests/support/rigs/isa_rigs.h"
 
 using namespace vmm;
 using namespace vmm::dev;
@@ -39,15 +39,5 @@ TEST(I8237Pair, page_registers_keep_their_bytes) {
 }
 
 namespace vmm::test {
-struct DmaRig {
-    FakeClock clock;
-    TimerQueue timers{clock};
-    I8237Pair dma;
-    Resettable& resettable() { return dma; }
-    Snapshottable& snapshottable() { return dma; }
-    std::vector<IoWindow> windows() {
-        return {{&dma.first(), 16, 1}, {&dma.second(), 32, 1}, {&dma.pages(), I8237Pair::page_size, 1}};
-    }
-};
 INSTANTIATE_TYPED_TEST_SUITE_P(I8237, DeviceConformance, DmaRig);
 } // namespace vmm::test
