@@ -6,6 +6,7 @@
 
 #include <cstdint>
 #include <memory>
+#include <span>
 
 namespace vmm::tcg {
 
@@ -22,6 +23,9 @@ struct GuestInfo {
         bool reads, writes, faults, memory, exits, pure; // see guest/x86/helpers.h
     };
     Helper (*helper)(std::uint16_t id) = nullptr;
+    // Context offsets of the guest's i64 general registers, in its own numbering. A code generator keeps the first ones
+    // in host registers while translated code runs; helpers without the R and W traits must not look at them.
+    std::span<std::uint32_t const> registers{};
 };
 
 // One translated block in a back end's own form. Owned by the block cache.
@@ -47,13 +51,18 @@ struct RunResult {
 class Backend {
 public:
     virtual ~Backend() = default;
+    // Null: no room. The caller then destroys every translation it has and asks again, which cannot fail.
     virtual std::unique_ptr<Translation> translate(ir::Block const& block) = 0;
-    // Executes from the start of `first`, following links. engine.pc_base must be the page base of its code.
+    // Executes from the start of `first`, following links and remembered addresses. engine.pc_base must be the page base
+    // of its code; afterwards it is that of the last block executed.
     virtual RunResult run(Translation& first) = 0;
     // Makes `site` continue in `to` from now on. Only for targets in the same code page (the mapping cannot differ).
     virtual void link(LinkSite& site, Translation& to) = 0;
     // Undoes every link into `to`, which is about to die.
     virtual void unlink(Translation& to) = 0;
+    // Forgets which code guest addresses lead to in this address space and mode: after anything that may change what a
+    // fetch finds (TLB flushes, page invalidation).
+    virtual void forget_addresses() = 0;
     virtual char const* name() const = 0;
 };
 
