@@ -187,14 +187,9 @@ bool Lifter::call_and_end(HelperId id, ValueId a, ValueId b2, ValueId c) {
     return true;
 }
 
-bool Lifter::raise(std::uint8_t vector) {
-    call(HelperId::raise_exception, constant(vector), constant(-1));
-    end(ir::Dispatch{});
-    return true;
-}
-
-bool Lifter::raise(std::uint8_t vector, std::uint32_t error) {
-    call(HelperId::raise_exception, constant(vector), constant(error));
+bool Lifter::raise_with(std::uint8_t vector, std::int64_t error) {
+    ValueId const number = constant(vector);
+    call(HelperId::raise_exception, number, constant(error));
     end(ir::Dispatch{});
     return true;
 }

@@ -118,8 +118,8 @@ public:
     // Not an instruction here: #UD. Return its value.
     bool undefined() { return false; }
     // Raises an exception at this instruction and ends the block; returns true.
-    bool raise(std::uint8_t vector);
-    bool raise(std::uint8_t vector, std::uint32_t error);
+    bool raise(std::uint8_t vector) { return raise_with(vector, -1); }
+    bool raise(std::uint8_t vector, std::uint32_t error) { return raise_with(vector, error); }
     // Ends the block with this terminal.
     void end(ir::Terminal t) { terminal_ = t; }
     bool ended() const { return terminal_.has_value(); }
@@ -129,6 +129,7 @@ public:
     ValueId guest_pc(std::int32_t offset);
 
 private:
+    bool raise_with(std::uint8_t vector, std::int64_t error);
     ValueId effective_address(unsigned i, std::int64_t displacement, ValueId byte_index);
 
     std::optional<ir::Terminal> terminal_;
