@@ -105,6 +105,18 @@ TEST_F(Controller, the_mouse_answers_through_d4_with_irq_12_and_the_auxiliary_bi
     EXPECT_EQ(status() & 1, 0);
 }
 
+TEST_F(Controller, talking_to_a_device_switches_its_interface_on) {
+    command(0x60);
+    write(0x33);
+    command(0xd4);
+    write(0xf2);
+    EXPECT_EQ(drain(), (Bytes{0xfa, 0x00}));
+    write(0xee);
+    EXPECT_EQ(drain(), (Bytes{0xee}));
+    command(0x20);
+    EXPECT_EQ(data(), 0x03);
+}
+
 TEST_F(Controller, d2_and_d3_loop_a_byte_back_as_either_device) {
     command(0xd3);
     write(0x5a);

@@ -31,6 +31,14 @@ TEST_F(Function, identity_is_read_only_and_class_is_in_its_bytes) {
     EXPECT_EQ(function.read(0x3d, 1), 1u);
 }
 
+TEST_F(Function, status_errors_are_cleared_by_writing_one_and_only_those) {
+    function.set(6, 2, 0xf900);
+    function.write(6, 2, 0x1100);
+    EXPECT_EQ(function.read(6, 2), 0xe800u);
+    function.write(6, 2, 0x0010); // capabilities list: read-only
+    EXPECT_EQ(function.read(6, 2), 0xe800u);
+}
+
 TEST_F(Function, a_bar_sized_with_ones_shows_its_size_and_flags) {
     add(PciBarKind::memory32_prefetchable, 0x10000);
     function.write(0x10, 4, 0xffffffff);
