@@ -144,15 +144,30 @@ Result<ElfImage> parse_elf_image(File file, std::string const& path) {
     return parse(file, file[4] == 2, path);
 }
 
+namespace {
+// Linkers put the ELF headers into the page before the first section, so a kernel linked at 1 MiB often has a segment
+// that begins in the BIOS area. Nobody needs that part, and it cannot be loaded: it is cut off.
+ElfSegment without_bios_area(ElfSegment s) {
+    constexpr GuestPhys bios_area = 0xa0000;
+    if (s.physical < bios_area || s.physical >= high_memory_base || s.physical + s.memory_size <= high_memory_base)
+        return s;
+    std::uint64_t const cut = high_memory_base - s.physical, file_cut = std::min(cut, s.file_size);
+    return {s.file_offset + file_cut, s.file_size - file_cut, s.memory_size - cut, high_memory_base,
+            s.virtual_address + cut};
+}
+} // namespace
+
 Result<void> place_elf_segments(LoadContext& context, ElfImage const& image, File file, std::string const& path) {
     // Segments may share pages and even overlap; RAM is checked before the first is written and taken as a whole.
-    for (ElfSegment const& s : image.segments)
+    std::vector<ElfSegment> segments;
+    for (ElfSegment const& s : image.segments) segments.push_back(without_bios_area(s));
+    for (ElfSegment const& s : segments)
         if (!context.planner.is_free(s.physical, s.memory_size))
-            return error(
-                "kernel '{}' has a segment of {} bytes at {:#x}, where the guest has no free RAM ({} MiB in all); "
-                "give it more memory (-m)",
-                path, s.memory_size, s.physical, (context.platform.ram_below_4g + context.platform.ram_above_4g) / MiB);
-    for (ElfSegment const& s : image.segments) {
+            return error("kernel '{}' has a segment of {} bytes at {:#x}, where the guest has no free RAM ({} MiB in "
+                         "all); give it more memory (-m)",
+                         path, s.memory_size, s.physical,
+                         (context.platform.ram_below_4g + context.platform.ram_above_4g) / MiB);
+    for (ElfSegment const& s : segments) {
         TRY(context.write(s.physical, file.subspan(s.file_offset, s.file_size), "the kernel"));
         TRY(context.clear(s.physical + s.file_size, s.memory_size - s.file_size, "the kernel"));
         context.planner.remove(s.physical, s.memory_size);

@@ -56,6 +56,17 @@ TEST(Elf, a_segment_outside_ram_is_refused_with_the_figures) {
     EXPECT_FALSE(f.load({f.file("k", elf(true, ~0ull - 0x40, Bytes(64), 0)), "", {}}).ok());
 }
 
+TEST(Elf, the_part_of_a_segment_that_lies_in_the_bios_area_is_left_out) {
+    BootFixture f(32);
+    Bytes code(0x1020, 0x11);
+    std::fill_n(code.begin() + 0x1000, 0x20, 0x22);
+    auto e = f.load({f.file("k", elf(false, 0xff000, code, 0x100004)), "", {}}).value();
+    EXPECT_EQ(e.rip, 0x100004u);
+    EXPECT_EQ(f.read<std::uint8_t>(0xff000), 0);
+    EXPECT_EQ(f.read<std::uint8_t>(0x100000), 0x22);
+    EXPECT_EQ(f.read<std::uint8_t>(0x100020), 0);
+}
+
 TEST(Elf, damage_anywhere_never_crashes) {
     BootFixture f(16);
     std::mt19937 random(1);
