@@ -11,7 +11,7 @@ namespace vmm::firmware {
 namespace {
 
 using File = std::span<std::uint8_t const>;
-constexpr std::uint32_t pt_load = 1, pt_note = 4;
+constexpr std::uint32_t pt_load = 1, pt_interpreter = 3, pt_note = 4;
 constexpr std::uint16_t em_386 = 3, em_x86_64 = 62;
 constexpr std::uint32_t xen_note_phys32_entry = 18;
 constexpr std::uint16_t et_exec = 2, et_dyn = 3;
@@ -91,6 +91,8 @@ Result<void> read_segments(ElfImage& image, File file, Layout const& at, std::st
         ProgramHeader const h = program_header(table->subspan(std::uint64_t(i) * size), image.is64);
         auto const bytes = slice(file, h.offset, h.file_size);
         if (h.type == pt_note && bytes && !image.pvh_entry) image.pvh_entry = find_pvh_note(*bytes, h.alignment);
+        if (h.type == pt_interpreter)
+            return error("'{}' is a program for an operating system (it names a dynamic linker), not a kernel", path);
         if (h.type != pt_load || h.memory_size == 0) continue;
         if (!bytes) return error("'{}' is an ELF file that is cut off: segment {} lies past its end", path, i);
         if (h.file_size > h.memory_size || !checked_add(h.physical, h.memory_size))

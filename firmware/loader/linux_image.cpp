@@ -23,6 +23,8 @@ enum : std::uint32_t {
     relocatable_kernel = 0x234,
     xloadflags = 0x236,
     cmdline_size = 0x238,
+    payload_offset = 0x248,
+    payload_length = 0x24c,
     pref_address = 0x258,
     init_size = 0x260,
     header_area = 0x268
@@ -60,6 +62,13 @@ Result<LinuxImage> parse_linux_image(std::span<std::uint8_t const> file, std::st
                      "the file {}",
                      path, image.payload_offset, file.size());
 
+    if (image.protocol >= 0x208) { // where the compressed kernel lies tells how long the file must be
+        std::uint64_t const needed = std::uint64_t(image.payload_offset) + get<std::uint32_t>(file, payload_offset) +
+                                     get<std::uint32_t>(file, payload_length);
+        if (needed > file.size())
+            return error("'{}' is a Linux bzImage that is cut off: it should have at least {} bytes, the file has {}",
+                         path, needed, file.size());
+    }
     image.code32_start = image.protocol >= 0x205 ? get<std::uint32_t>(file, code32_start) : 0x100000;
     if (image.protocol >= 0x203) image.initrd_addr_max = get<std::uint32_t>(file, initrd_addr_max);
     if (image.protocol >= 0x205) {

@@ -165,6 +165,12 @@ TEST(LinuxBoot, missing_and_useless_files_are_named) {
     auto cut = bz_image();
     cut.resize(1024);
     EXPECT_NE(failure(f.load({f.file("c", cut), "", {}})).find("cut off"), std::string::npos);
+    auto shortened = bz_image();
+    store_le(&shortened[0x24c], std::uint32_t(0x1001));
+    EXPECT_EQ(failure(f.load({f.file("s", shortened), "", {}})),
+              "'" + f.path("s") +
+                  "' is a Linux bzImage that is cut off: it should have at least 5121 bytes, the file has 5120");
+    EXPECT_NE(failure(f.load({"/bin/true", "", {}})).find("not a kernel"), std::string::npos);
     EXPECT_EQ(failure(f.load({f.file("k", bz_image()), std::string(3000, 'x'), {}})),
               "-append has 3000 characters, kernel '" + f.path("k") + "' takes at most 2047");
 }
