@@ -1,4 +1,5 @@
 #include "boot_fixture.h"
+#include "elf_builder.h"
 #include "firmware/loader/cpio.h"
 
 #include <sys/stat.h>
@@ -55,7 +56,12 @@ TEST(Cpio, an_unreadable_or_missing_directory_is_named) {
 TEST(Cpio, a_directory_given_as_initrd_reaches_the_guest) {
     BootFixture f(64);
     std::filesystem::create_directories(f.path("empty"));
-    auto packed = pack_directory(f.path("empty")).value();
-    EXPECT_EQ(packed.notes.size(), 3u); // two nodes, no /init
-    EXPECT_EQ(std::string(packed.archive.begin(), packed.archive.begin() + 6), "070701");
+    auto const kernel = f.file("k", elf(true, 0x1000000, Bytes(64, 0xf4), 0x1000000, 0x1000020));
+    auto loader = KernelLoader::create({kernel, "", f.path("empty")}).value();
+    EXPECT_EQ(loader.notes().size(), 3u); // two nodes added, no /init
+    auto const entry = loader.load(f.space, f.platform).value();
+    auto const module = f.read<std::uint64_t>(entry.gpr[boot_rbx] + 16);
+    auto const start = f.read<std::uint64_t>(module);
+    EXPECT_EQ(f.string(start).substr(0, 6), "070701");
+    EXPECT_EQ(f.read<std::uint64_t>(module + 8), pack_directory(f.path("empty")).value().archive.size());
 }
