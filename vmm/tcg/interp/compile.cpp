@@ -225,6 +225,7 @@ private:
         // for two-word results and vectors, whose functions may write lane by lane.
         bool reuse = n.type <= Type::i64 && !writes_two_words(n.op);
         if (reuse) release(n.a, i), release(n.b, i), release(n.c, i);
+        if (n.op == Opcode::get) code.a = slot(n);
         if (n.op == Opcode::put) {
             code.dst = slot(n);
         } else if (op.has_result && (v.uses != 0 || !op.memory)) {
