@@ -124,9 +124,17 @@ bool lift_cmpxchg(Lifter& l) {
     }
     ValueId const old = l.read(0);
     l.b.binary(Opcode::sub, t, accumulator, old, true);
-    ValueId const result = l.b.select_cc(t, Cond::e, source, old);
+    if (t != Type::i32) {
+        ValueId const result = l.b.select_cc(t, Cond::e, source, old);
+        put_compared(l, t, old);
+        l.write(0, result);
+        return true;
+    }
+    // Processors leave the whole destination alone when the comparison fails.
+    ValueId const whole = l.gpr(Type::i64, l.register_number(0));
+    ValueId const result = l.b.select_cc(Type::i64, Cond::e, l.b.zext(Type::i64, source), whole);
     put_compared(l, t, old);
-    l.write(0, result);
+    l.put_gpr(l.register_number(0), result);
     return true;
 }
 
