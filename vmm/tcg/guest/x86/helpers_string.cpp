@@ -1,97 +1,14 @@
 // Repeated string instructions. RAM is worked on in runs that lie in one page at both ends, with host pointers; what
 // has no host pointer (devices, code pages, elements across pages, DF = 1) goes element by element. Registers are
 // updated after each run, so that a fault or an exit request finds them exact.
-#include "vmm/tcg/guest/x86/guest_memory.h"
 #include "vmm/tcg/guest/x86/helpers.h"
-#include "vmm/tcg/guest/x86/string_op.h"
-
-#include <algorithm>
+#include "vmm/tcg/guest/x86/string_run.h"
 
 namespace vmm::tcg::x86 {
 namespace {
 
-constexpr std::uint64_t page_size = 4096;
-
-// One execution of a string instruction.
-class StringRun {
-public:
-    StringRun(X86Context& context, std::uint64_t descriptor, std::uint64_t own_address)
-        : c(context), op(StringOp::from(descriptor)), own_address_(own_address) {
-        mask_ = op.address_bytes == 8 ? ~std::uint64_t(0) : (std::uint64_t(1) << (8 * op.address_bytes)) - 1;
-    }
-
-    X86Context& c;
-    StringOp const op;
-
-    std::uint64_t index(Gpr r) const { return c.state.gpr[r] & mask_; }
-    std::uint64_t remaining() const { return op.repeat == Repeat::once ? once_left_ : index(rcx); }
-    bool backward() const { return c.state.rflags & flag::df; }
-    Seg source_segment() const { return Seg(op.segment); }
-
-    // Moves index register r past `elements` elements.
-    void advance(Gpr r, std::uint64_t elements) {
-        std::uint64_t const bytes = elements * op.bytes;
-        set(r, backward() ? index(r) - bytes : index(r) + bytes);
-    }
-    void count_down(std::uint64_t elements) {
-        if (op.repeat == Repeat::once)
-            once_left_ = 0;
-        else
-            set(rcx, index(rcx) - elements);
-    }
-
-    // How many of `elements` elements at r in segment s form a run: ascending, in one page, within address width and
-    // segment. 0: handle one element by itself.
-    std::uint64_t run_length(Seg s, Gpr r, std::uint64_t elements, bool write) const {
-        if (backward() || c.mode().is(Mode::single)) return 0;
-        std::uint64_t const offset = index(r), to_page_end = page_size - (linear(s, r) & (page_size - 1));
-        elements = std::min(elements, to_page_end / op.bytes);
-        if (mask_ - offset < page_size) elements = std::min(elements, (mask_ - offset) / op.bytes);
-        if (!elements || !segment_allows(c, s, offset, elements * op.bytes, write)) return 0;
-        return elements;
-    }
-    std::uint64_t linear(Seg s, Gpr r) const { return segment_linear(c, s, index(r)); }
-
-    // Whether one element at r may be accessed; raises the fault if not.
-    bool check(Seg s, Gpr r, bool write) {
-        if (segment_allows(c, s, index(r), op.bytes, write)) return true;
-        c.raise(s == ss ? vec::ss : vec::gp, 0);
-        return false;
-    }
-
-    // After progress: true to go on. When interrupted, the instruction will start again with what is left.
-    bool proceed() {
-        if (c.faulted() || !remaining()) return false;
-        if (!c.mode().is(Mode::single) && !c.engine.exit_request.load(std::memory_order_relaxed)) return true;
-        c.state.rip = own_address_;
-        return false;
-    }
-
-private:
-    void set(Gpr r, std::uint64_t v) {
-        std::uint64_t& full = c.state.gpr[r];
-        if (op.address_bytes == 2)
-            full = (full & ~mask_) | (v & mask_);
-        else
-            full = v & mask_;
-    }
-
-    std::uint64_t own_address_, mask_, once_left_ = 1;
-};
-
 template <class T> T* host(std::array<TlbEntry, TlbBank::entries> const& table, std::uint64_t va, std::uint64_t n) {
     return static_cast<T*>(tlb_lookup(table, va, unsigned(n * sizeof(T))));
-}
-
-// Calls f with a value of the element's type.
-template <class F> std::uint64_t by_element(std::uint64_t descriptor, F f) {
-    switch (StringOp::from(descriptor).bytes) {
-    case 1: f(std::uint8_t{}); break;
-    case 2: f(std::uint16_t{}); break;
-    case 4: f(std::uint32_t{}); break;
-    default: f(std::uint64_t{}); break;
-    }
-    return 0;
 }
 
 template <class T> T get(T const* p) {
@@ -256,39 +173,6 @@ template <class T> void scan_strings(StringRun& s) {
     }
 }
 
-// --- INS, OUTS: element by element, each port access is an event
-
-template <class T> void input_strings(StringRun& s) {
-    std::uint16_t const port = std::uint16_t(s.c.state.gpr[rdx]);
-    helper::check_port(s.c, port, sizeof(T), 0);
-    while (!s.c.faulted() && s.remaining()) {
-        std::uint64_t const to = s.linear(es, rdi);
-        if (!s.check(es, rdi, true)) return;
-        // The store must not fault after the port was read.
-        s.c.engine.memory->rmw_pointer(s.c.engine, to, sizeof(T));
-        if (s.c.faulted()) return;
-        T const value = T(s.c.bus->port_read(port, sizeof(T)));
-        if (!store(s.c, to, value)) return;
-        s.advance(rdi, 1);
-        s.count_down(1);
-        if (!s.proceed()) return;
-    }
-}
-
-template <class T> void output_strings(StringRun& s) {
-    std::uint16_t const port = std::uint16_t(s.c.state.gpr[rdx]);
-    helper::check_port(s.c, port, sizeof(T), 0);
-    while (!s.c.faulted() && s.remaining()) {
-        T value;
-        if (!s.check(s.source_segment(), rsi, false)) return;
-        if (!load(s.c, s.linear(s.source_segment(), rsi), value)) return;
-        s.c.bus->port_write(port, sizeof(T), std::uint32_t(value));
-        s.advance(rsi, 1);
-        s.count_down(1);
-        if (!s.proceed()) return;
-    }
-}
-
 } // namespace
 
 namespace helper {
@@ -312,14 +196,6 @@ std::uint64_t rep_cmps(X86Context& c, std::uint64_t a, std::uint64_t b, std::uin
 std::uint64_t rep_scas(X86Context& c, std::uint64_t a, std::uint64_t b, std::uint64_t) {
     StringRun s(c, a, b);
     return by_element(a, [&]<class T>(T) { scan_strings<T>(s); });
-}
-std::uint64_t rep_ins(X86Context& c, std::uint64_t a, std::uint64_t b, std::uint64_t) {
-    StringRun s(c, a, b);
-    return by_element(a, [&]<class T>(T) { input_strings<T>(s); });
-}
-std::uint64_t rep_outs(X86Context& c, std::uint64_t a, std::uint64_t b, std::uint64_t) {
-    StringRun s(c, a, b);
-    return by_element(a, [&]<class T>(T) { output_strings<T>(s); });
 }
 
 } // namespace helper
