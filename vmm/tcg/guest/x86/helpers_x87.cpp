@@ -14,10 +14,9 @@ unsigned reversed(unsigned reg) { return reg >= 4 ? reg ^ 1 : reg; }
 
 void compare_register(X87Unit& u, X87Op op, unsigned i, unsigned pops) {
     if (u.empty(0) || u.empty(i)) {
-        if (u.underflow()) {
-            u.set_conditions(fsw::c0 | fsw::c2 | fsw::c3);
-            u.pop(pops);
-        }
+        bool masked = u.underflow();
+        u.set_conditions(fsw::c0 | fsw::c2 | fsw::c3);
+        if (masked) u.pop(pops);
         return;
     }
     u.compare(op, i);
@@ -28,16 +27,14 @@ void compare_register(X87Unit& u, X87Op op, unsigned i, unsigned pops) {
 void compare_flags(X86Context& c, X87Unit& u, X87Op op, unsigned i, unsigned pops) {
     std::uint64_t flags = flag::zf | flag::pf | flag::cf;
     if (u.empty(0) || u.empty(i)) {
-        if (!u.underflow()) return;
+        u.underflow();
     } else {
         std::uint16_t conditions = u.run_only(op, i);
-        if (!u.completed()) return;
         flags = (conditions & fsw::c0 ? flag::cf : 0) | (conditions & fsw::c2 ? flag::pf : 0) |
                 (conditions & fsw::c3 ? flag::zf : 0);
-        u.clear_c1();
     }
     set_cc_raw(c.engine, flags);
-    u.pop(pops);
+    if (u.completed()) u.pop(pops);
 }
 
 // FCMOVcc; bit 0 of group: DB (negated).
@@ -144,7 +141,10 @@ void group_db(X86Context& c, X87Unit& u, unsigned reg, unsigned i) {
 }
 void group_dd(X87Unit& u, unsigned reg, unsigned i) {
     switch (reg) {
-    case 0: u.free(i); break;
+    case 0:
+        u.free(i);
+        u.clear_c1();
+        break;
     case 1: exchange(u, i); break;
     case 2: store_register(u, i, false); break;
     case 3: store_register(u, i, true); break;

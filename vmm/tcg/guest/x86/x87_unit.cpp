@@ -53,9 +53,9 @@ bool X87Unit::stack_fault(std::uint16_t c1) {
     return completed_;
 }
 
-void X87Unit::run(X87Op op) {
+void X87Unit::run(X87Op op, bool fresh_flags) {
     o_.control = x_.fcw;
-    o_.status = x_.fsw & fsw::exceptions;
+    o_.status = fresh_flags ? 0 : x_.fsw & fsw::exceptions;
     run_x87(op, o_);
     std::uint16_t raised = o_.status & fsw::exceptions;
     x_.fsw |= raised;
@@ -83,22 +83,20 @@ void X87Unit::arithmetic_memory(X87Op op) {
     bool compares = reg == 2 || reg == 3;
     unsigned pops = reg == 3 ? 1 : 0;
     if (empty(0)) {
-        if (!underflow()) return;
-        if (compares)
-            set_conditions(fsw::c0 | fsw::c2 | fsw::c3);
-        else
-            write(0, indefinite);
+        bool masked = underflow();
+        if (compares) set_conditions(fsw::c0 | fsw::c2 | fsw::c3);
+        if (!masked) return;
+        if (!compares) write(0, indefinite);
         pop(pops);
         return;
     }
     o_.x = read(0);
     run(op);
+    // The condition codes are set even where an unmasked exception keeps the stack as it is.
+    if (compares) set_conditions(o_.status & std::uint16_t(~fsw::c1));
     if (!compares) take_c1();
     if (!completed_) return;
-    if (compares)
-        set_conditions(o_.status & std::uint16_t(~fsw::c1));
-    else
-        write(0, o_.result);
+    if (!compares) write(0, o_.result);
     pop(pops);
 }
 
@@ -111,17 +109,17 @@ std::uint16_t X87Unit::run_only(X87Op op, unsigned i) {
 
 void X87Unit::compare(X87Op op, unsigned i) {
     std::uint16_t conditions = run_only(op, i);
-    if (completed_) set_conditions(conditions & std::uint16_t(~fsw::c1));
+    set_conditions(conditions & std::uint16_t(~fsw::c1));
 }
 
 void X87Unit::test() {
     if (empty(0)) {
-        if (underflow()) set_conditions(fsw::c0 | fsw::c2 | fsw::c3);
-        return;
+        underflow();
+        return set_conditions(fsw::c0 | fsw::c2 | fsw::c3);
     }
     o_.x = read(0);
     run(X87Op::tst);
-    if (completed_) set_conditions(o_.status & std::uint16_t(~fsw::c1));
+    set_conditions(o_.status & std::uint16_t(~fsw::c1));
 }
 
 void X87Unit::examine() {
@@ -134,6 +132,7 @@ void X87Unit::examine() {
 
 void X87Unit::unary(X87Op op) {
     if (empty(0)) {
+        if (op == X87Op::sin || op == X87Op::cos) clear_c2();
         if (underflow()) write(0, indefinite);
         return;
     }
@@ -145,6 +144,7 @@ void X87Unit::unary(X87Op op) {
 }
 
 void X87Unit::unary_push(X87Op op) {
+    if (op != X87Op::xtract) clear_c2();
     if (empty(0)) {
         if (!underflow()) return;
         write(0, indefinite);
@@ -184,15 +184,21 @@ void X87Unit::binary_pop(X87Op op) {
 
 void X87Unit::remainder(X87Op op) {
     if (empty(0) || empty(1)) {
+        clear_c2();
         if (underflow()) write(0, indefinite);
         return;
     }
     o_.x = read(0);
     o_.y = read(1);
-    run(op);
-    if (!completed_) return take_c1();
-    set_conditions(o_.status);
-    write(0, o_.result);
+    run(op, true);
+    bool nan = (o_.result.sign_exponent & 0x7fff) == 0x7fff && o_.result.mantissa << 1;
+    if (o_.status & fsw::ie || nan || !completed_) { // no quotient: C0 and C3 stay
+        clear_c1();
+        clear_c2();
+    } else {
+        set_conditions(o_.status);
+    }
+    if (completed_) write(0, o_.result);
 }
 
 void X87Unit::scale() {
@@ -213,6 +219,8 @@ void X87Unit::load(X87Op op) {
         return;
     }
     run(op);
+    // A denormal is loaded even when its exception is unmasked.
+    completed_ = !(o_.status & ~x_.fcw & fsw::ie);
     if (!completed_) return;
     clear_c1();
     push(o_.result);
@@ -229,11 +237,7 @@ void X87Unit::push_raw(X87::Register r) {
 
 void X87Unit::push_copy(unsigned i) {
     if (!empty(i)) return push_raw(read(i));
-    if (!empty(7)) {
-        if (overflow()) push(indefinite);
-    } else if (underflow()) {
-        push(indefinite);
-    }
+    if (underflow()) push(indefinite);
 }
 
 bool X87Unit::convert(X87Op op) {

@@ -43,6 +43,7 @@ public:
         clear_c1();
     }
     void clear_c1() { x_.fsw &= std::uint16_t(~fsw::c1); }
+    void clear_c2() { x_.fsw &= std::uint16_t(~fsw::c2); }
     void set_conditions(std::uint16_t bits) {
         x_.fsw = std::uint16_t((x_.fsw & ~fsw::conditions) | (bits & fsw::conditions));
     }
@@ -80,7 +81,8 @@ public:
 
 private:
     bool stack_fault(std::uint16_t c1);
-    void run(X87Op op);
+    // fresh_flags: o_.status then has only what this operation raised (slower).
+    void run(X87Op op, bool fresh_flags = false);
     void take_c1() { x_.fsw = std::uint16_t((x_.fsw & ~fsw::c1) | (o_.status & fsw::c1)); }
     void push(X87::Register r) {
         set_top(x_, top(x_) - 1);
