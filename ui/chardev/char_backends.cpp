@@ -60,21 +60,30 @@ Error explain(Config const& config, CharConfig const& backend, Error const& caus
 
 } // namespace
 
+struct CharBackends::Backend {
+    std::unique_ptr<CharStream> stream; // null when it is inside `mux`
+    std::unique_ptr<Mux> mux;
+    bool claimed = false;
+    std::string filename;
+};
+
+CharBackends::CharBackends(Terminal& terminal) : terminal_(terminal) {}
+
 Result<std::unique_ptr<CharBackends>> CharBackends::create(Config const& config, Needs needs) {
     std::unique_ptr<CharBackends> backends(new CharBackends(needs.terminal));
     for (CharConfig const& item : config.chardevs) {
         auto opened = open_backend(item, needs);
         if (!opened) return explain(config, item, opened.error());
-        Backend backend;
-        backend.filename = std::move(opened->filename);
+        auto backend = std::make_unique<Backend>();
+        backend->filename = std::move(opened->filename);
         if (item.mux)
-            backend.mux = std::make_unique<Mux>(needs.loop, std::move(opened->stream),
-                                                Mux::Options{.escape = config.escape_key,
-                                                             .quit = needs.quit,
-                                                             .commit_drives = needs.commit_drives,
-                                                             .now = host_monotonic});
+            backend->mux = std::make_unique<Mux>(needs.loop, std::move(opened->stream),
+                                                 Mux::Options{.escape = config.escape_key,
+                                                              .quit = needs.quit,
+                                                              .commit_drives = needs.commit_drives,
+                                                              .now = host_monotonic});
         else
-            backend.stream = std::move(opened->stream);
+            backend->stream = std::move(opened->stream);
         backends->backends_.emplace(item.id, std::move(backend));
     }
     return backends;
@@ -83,17 +92,17 @@ Result<std::unique_ptr<CharBackends>> CharBackends::create(Config const& config,
 CharBackends::~CharBackends() {
     terminal_.set_on_continued({}); // the stream it would call goes now
     for (auto& [id, backend] : backends_) {
-        if (backend.mux)
-            backend.mux->drain();
-        else if (backend.stream)
-            backend.stream->drain();
+        if (backend->mux)
+            backend->mux->drain();
+        else if (backend->stream)
+            backend->stream->drain();
     }
 }
 
 Result<CharStream*> CharBackends::claim(std::string const& id) {
     auto it = backends_.find(id);
     if (it == backends_.end()) return error("Chardev '{}' not found", id);
-    Backend& backend = it->second;
+    Backend& backend = *it->second;
     if (backend.mux) return &backend.mux->add_channel();
     if (std::exchange(backend.claimed, true)) return error("Device '{}' is in use", id);
     return backend.stream.get();
@@ -102,7 +111,7 @@ Result<CharStream*> CharBackends::claim(std::string const& id) {
 std::string CharBackends::describe() const {
     std::string text;
     for (auto const& [id, backend] : backends_)
-        text += fmt::format("{}: filename={}{}\n", id, backend.mux ? "mux:" : "", backend.filename);
+        text += fmt::format("{}: filename={}{}\n", id, backend->mux ? "mux:" : "", backend->filename);
     return text;
 }
 

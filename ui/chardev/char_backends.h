@@ -14,8 +14,6 @@
 
 namespace vmm::ui {
 
-class Mux; // mux.h
-
 // How main() wires the console (all on the loop's thread, before vCPUs run):
 //   auto terminal = Terminal::create(*loop, {.on_terminate = …log the text, stop the loop…});
 //   auto backends = CharBackends::create(config, {*loop, **terminal, log, …});
@@ -46,15 +44,11 @@ public:
     std::string describe() const;
 
 private:
-    explicit CharBackends(Terminal& terminal) : terminal_(terminal) {}
-    struct Backend {
-        std::unique_ptr<CharStream> stream; // null once it is inside `mux`
-        std::unique_ptr<Mux> mux;
-        bool claimed = false;
-        std::string filename;
-    };
+    explicit CharBackends(Terminal& terminal);
+    struct Backend;
+
     Terminal& terminal_;
-    std::map<std::string, Backend> backends_;
+    std::map<std::string, std::unique_ptr<Backend>> backends_;
 };
 
 } // namespace vmm::ui

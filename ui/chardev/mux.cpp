@@ -201,10 +201,10 @@ void Mux::writable() {
 }
 
 void Mux::event(CharEvent what) {
-    if (what == CharEvent::serial_break && !channels_.empty())
-        channels_[focus_]->event(what);
-    else
-        for (auto& channel : channels_) channel->event(what);
+    if (channels_.empty()) return;
+    // Breaks and greetings are for who is being talked to; that the other side has gone is for all.
+    if (what != CharEvent::closed) return channels_[focus_]->event(what);
+    for (auto& channel : channels_) channel->event(what);
 }
 
 } // namespace vmm::ui

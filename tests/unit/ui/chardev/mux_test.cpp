@@ -123,6 +123,15 @@ TEST_F(MuxTest, keys_work_while_the_guest_takes_no_input) {
     EXPECT_EQ(serial.received, "waiting");
 }
 
+TEST_F(MuxTest, only_the_focused_channel_hears_that_somebody_came) {
+    serial.events.clear();
+    host->frontend->event(CharEvent::opened);
+    EXPECT_TRUE(serial.saw(CharEvent::opened));
+    EXPECT_FALSE(monitor.saw(CharEvent::opened)) << "its greeting comes with the first focus";
+    host->frontend->event(CharEvent::closed);
+    EXPECT_TRUE(monitor.saw(CharEvent::closed));
+}
+
 TEST(Mux, echr_changes_the_key_and_its_name) {
     auto loop = EventLoop::create().value();
     auto* host = new FakeStream;
