@@ -212,9 +212,10 @@ HOST_PREDICATE(sd)
         break;
 #define HOST_CASES(text)                                                                                               \
     HOST_CASE(0, text)                                                                                                 \
-    HOST_CASE(1, text) HOST_CASE(2, text) HOST_CASE(3, text) HOST_CASE(4, text) HOST_CASE(5, text) HOST_CASE(6, text)  \
-        HOST_CASE(7, text) HOST_CASE(8, text) HOST_CASE(9, text) HOST_CASE(10, text) HOST_CASE(11, text)               \
-            HOST_CASE(12, text) HOST_CASE(13, text) HOST_CASE(14, text) HOST_CASE(15, text)
+    HOST_CASE(1, text)                                                                                                 \
+    HOST_CASE(2, text) HOST_CASE(3, text) HOST_CASE(4, text) HOST_CASE(5, text) HOST_CASE(6, text) HOST_CASE(7, text)  \
+        HOST_CASE(8, text) HOST_CASE(9, text) HOST_CASE(10, text) HOST_CASE(11, text) HOST_CASE(12, text)              \
+            HOST_CASE(13, text) HOST_CASE(14, text) HOST_CASE(15, text)
 // One operand.
 #define HOST_ROUND(name, first)                                                                                        \
     VEC_FN(name) {                                                                                                     \
@@ -295,22 +296,22 @@ VEC_FN(cvtps2ph_y) {
 }
 
 // --- fused multiply-add (the host must have FMA, likewise)
-#define HOST_FUSED(name, instruction)                                                                                  \
+#define HOST_FUSED(name)                                                                                               \
     VEC_FN(name) {                                                                                                     \
         __m128i x = get(a), y = get(b), z = get(c);                                                                    \
         {                                                                                                              \
             GuestMxcsr guard(env);                                                                                     \
-            asm volatile(instruction " %2, %1, %0" : "+x"(x) : "x"(y), "x"(z));                                        \
+            asm volatile("v" #name " %2, %1, %0" : "+x"(x) : "x"(y), "x"(z));                                          \
         }                                                                                                              \
         put(r, x);                                                                                                     \
     }
 // clang-format off
-HOST_FUSED(fmaddps, "vfmadd213ps") HOST_FUSED(fmaddpd, "vfmadd213pd") HOST_FUSED(fmaddss, "vfmadd213ss") HOST_FUSED(fmaddsd, "vfmadd213sd")
-HOST_FUSED(fmsubps, "vfmsub213ps") HOST_FUSED(fmsubpd, "vfmsub213pd") HOST_FUSED(fmsubss, "vfmsub213ss") HOST_FUSED(fmsubsd, "vfmsub213sd")
-HOST_FUSED(fnmaddps, "vfnmadd213ps") HOST_FUSED(fnmaddpd, "vfnmadd213pd") HOST_FUSED(fnmaddss, "vfnmadd213ss") HOST_FUSED(fnmaddsd, "vfnmadd213sd")
-HOST_FUSED(fnmsubps, "vfnmsub213ps") HOST_FUSED(fnmsubpd, "vfnmsub213pd") HOST_FUSED(fnmsubss, "vfnmsub213ss") HOST_FUSED(fnmsubsd, "vfnmsub213sd")
-HOST_FUSED(fmaddsubps, "vfmaddsub213ps") HOST_FUSED(fmaddsubpd, "vfmaddsub213pd")
-HOST_FUSED(fmsubaddps, "vfmsubadd213ps") HOST_FUSED(fmsubaddpd, "vfmsubadd213pd")
+HOST_FUSED(fmadd132ps) HOST_FUSED(fmadd213ps) HOST_FUSED(fmadd231ps) HOST_FUSED(fmadd132pd) HOST_FUSED(fmadd213pd) HOST_FUSED(fmadd231pd) HOST_FUSED(fmadd132ss) HOST_FUSED(fmadd213ss) HOST_FUSED(fmadd231ss) HOST_FUSED(fmadd132sd) HOST_FUSED(fmadd213sd) HOST_FUSED(fmadd231sd)
+HOST_FUSED(fmsub132ps) HOST_FUSED(fmsub213ps) HOST_FUSED(fmsub231ps) HOST_FUSED(fmsub132pd) HOST_FUSED(fmsub213pd) HOST_FUSED(fmsub231pd) HOST_FUSED(fmsub132ss) HOST_FUSED(fmsub213ss) HOST_FUSED(fmsub231ss) HOST_FUSED(fmsub132sd) HOST_FUSED(fmsub213sd) HOST_FUSED(fmsub231sd)
+HOST_FUSED(fnmadd132ps) HOST_FUSED(fnmadd213ps) HOST_FUSED(fnmadd231ps) HOST_FUSED(fnmadd132pd) HOST_FUSED(fnmadd213pd) HOST_FUSED(fnmadd231pd) HOST_FUSED(fnmadd132ss) HOST_FUSED(fnmadd213ss) HOST_FUSED(fnmadd231ss) HOST_FUSED(fnmadd132sd) HOST_FUSED(fnmadd213sd) HOST_FUSED(fnmadd231sd)
+HOST_FUSED(fnmsub132ps) HOST_FUSED(fnmsub213ps) HOST_FUSED(fnmsub231ps) HOST_FUSED(fnmsub132pd) HOST_FUSED(fnmsub213pd) HOST_FUSED(fnmsub231pd) HOST_FUSED(fnmsub132ss) HOST_FUSED(fnmsub213ss) HOST_FUSED(fnmsub231ss) HOST_FUSED(fnmsub132sd) HOST_FUSED(fnmsub213sd) HOST_FUSED(fnmsub231sd)
+HOST_FUSED(fmaddsub132ps) HOST_FUSED(fmaddsub213ps) HOST_FUSED(fmaddsub231ps) HOST_FUSED(fmaddsub132pd) HOST_FUSED(fmaddsub213pd) HOST_FUSED(fmaddsub231pd)
+HOST_FUSED(fmsubadd132ps) HOST_FUSED(fmsubadd213ps) HOST_FUSED(fmsubadd231ps) HOST_FUSED(fmsubadd132pd) HOST_FUSED(fmsubadd213pd) HOST_FUSED(fmsubadd231pd)
 // clang-format on
 
 } // namespace vmm::tcg::ir::vec

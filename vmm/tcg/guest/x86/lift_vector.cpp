@@ -100,16 +100,10 @@ bool lift_compare(VectorLifter& v, VecOp op) {
     return true;
 }
 
-// FMA: the operands' roles depend on the digits in the name; scalar forms keep operand 0's upper part.
 bool lift_fused(VectorLifter& v, VecOp op) {
-    // 132, 213 and 231 forms are opcodes 9x, ax and bx.
-    unsigned form = v.l.d.insn.opcode >> 4;
     ValueId x = v.source(0), y = v.source(1), z = v.source(2);
-    Type t = v.widest();
     ValueId saved = v.begin_checked(true);
-    ValueId r = form == 9 ? v.vec(op, x, z, 0, t, y) : form == 10 ? v.vec(op, y, x, 0, t, z) : v.vec(op, y, z, 0, t, x);
-    unsigned scalar = ir::vec_info(op).memory;
-    if (scalar && form != 9) r = v.vec(scalar == 4 ? VecOp::movss : VecOp::movsd, x, r);
+    ValueId r = v.vec(op, x, y, 0, v.widest(), z);
     v.end_checked(saved);
     v.result(0, r);
     return true;
