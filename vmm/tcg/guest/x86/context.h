@@ -27,6 +27,7 @@ struct Fault {
     std::uint32_t error = 0;
     std::uint64_t address = 0; // #PF: goes to CR2
     std::uint8_t length = 0;   // software: instruction length
+    bool privileged = false;   // software, but no DPL check (INT1)
 };
 
 // engine.cc_* hold the arithmetic flags; those bits of state.rflags are stale while the engine runs (see rflags()).
@@ -36,6 +37,10 @@ struct X86Context {
     EngineContext engine; // must be first
     State state;
     Fault fault;
+    // Within one instruction executed alone (Mode::single): debug conditions met besides data breakpoints, as DR6 bits;
+    // whether the instruction itself loaded RF.
+    std::uint64_t pending_debug = 0;
+    bool rf_loaded = false;
     // The rest is wiring, not state.
     CpuBus* bus = nullptr;
     Mmu* mmu = nullptr;

@@ -1,0 +1,322 @@
+// Translations and their upkeep; the accesses themselves are in mmu_access.cpp.
+#include "vmm/tcg/guest/x86/mmu.h"
+
+#include "vmm/tcg/guest/x86/system.h"
+
+#include <algorithm>
+
+namespace vmm::tcg::x86 {
+
+namespace {
+constexpr std::uint8_t global_info = 0x80, page_bits_mask = 0x7f;
+constexpr std::uint64_t page_mask = ~std::uint64_t(page_size - 1);
+} // namespace
+
+Mmu::Mmu(X86Context& context, CpuBus& bus, vmm::x86::CpuModel const& model, std::mutex& bus_lock)
+    : c_(context), bus_(bus), walker_(bus, context.state, model), bus_lock_(bus_lock) {
+    c_.bus = &bus;
+    c_.mmu = this;
+    c_.engine.memory = &operations();
+    listener_ = bus_.memory().add_listener([this] { request_flush(); });
+    reconfigure();
+}
+
+Mmu::~Mmu() { bus_.memory().remove_listener(listener_); }
+
+void Mmu::request_flush() {
+    flush_requested_.store(true, std::memory_order_release);
+    c_.engine.exit_request.store(1, std::memory_order_release);
+}
+
+void Mmu::answer_flush_request() {
+    flush_requested_.store(false, std::memory_order_relaxed);
+    flush_all();
+}
+
+// --- address spaces
+
+Mmu::Space& Mmu::space_for(std::uint64_t pcid) {
+    std::unique_ptr<Space>* oldest = &spaces_[0];
+    for (auto& s : spaces_) {
+        if (s && s->valid && s->pcid == pcid) {
+            s->last_used = ++use_counter_;
+            return *s;
+        }
+        std::uint64_t age = s && s->valid ? s->last_used : 0,
+                      oldest_age = *oldest && (*oldest)->valid ? (*oldest)->last_used : 0;
+        if (age < oldest_age) oldest = &s;
+    }
+    if (!*oldest) *oldest = std::make_unique<Space>();
+    Space& s = **oldest;
+    clear_space(s);
+    s.valid = true;
+    s.pcid = pcid;
+    s.last_used = ++use_counter_;
+    return s;
+}
+
+void Mmu::clear_tables(Tables& t) {
+    if (!t.used) return;
+    t.bank.read.fill({});
+    t.bank.write.fill({});
+    for (FetchEntry& e : t.fetch) e.tag = invalid_tag;
+    t.used = t.has_global = false;
+}
+
+void Mmu::clear_space(Space& s) {
+    for (Tables& t : s.views) clear_tables(t);
+    s.pdes.clear();
+    s.large_first.fill(~std::uint64_t(0));
+    s.large_last.fill(0);
+}
+
+void Mmu::clear_non_global(Space& s) {
+    s.pdes.clear();
+    for (Tables& t : s.views) {
+        if (!t.used) continue;
+        if (!t.has_global) {
+            clear_tables(t);
+            continue;
+        }
+        for (unsigned i = 0; i < TlbBank::entries; ++i) {
+            if (!(t.read_info[i] & global_info)) t.bank.read[i] = {};
+            if (!(t.write_info[i] & global_info)) t.bank.write[i] = {};
+        }
+        for (FetchEntry& e : t.fetch)
+            if (!(e.info & global_info)) e.tag = invalid_tag;
+    }
+}
+
+// `globals`: global entries go too.
+void Mmu::invalidate(Space& s, std::uint64_t va, bool globals) {
+    unsigned half = va >> 63;
+    bool near_large = va >= s.large_first[half] && va <= s.large_last[half];
+    auto drop = [&](std::uint64_t& tag, EntryInfo info) {
+        if (tag == invalid_tag || (!globals && (info & global_info))) return;
+        if ((tag ^ va) >> (info & page_bits_mask) == 0) tag = invalid_tag;
+    };
+    for (Tables& t : s.views) {
+        if (!t.used) continue;
+        unsigned first = near_large ? 0 : TlbBank::slot(va), end = near_large ? TlbBank::entries : first + 1;
+        for (unsigned i = first; i < end; ++i) {
+            drop(t.bank.read[i].tag, t.read_info[i]);
+            drop(t.bank.write[i].tag, t.write_info[i]);
+        }
+        first = near_large ? 0 : unsigned(va >> page_bits) % fetch_entries;
+        end = near_large ? fetch_entries : first + 1;
+        for (unsigned i = first; i < end; ++i) drop(t.fetch[i].tag, t.fetch[i].info);
+    }
+}
+
+void Mmu::select_view() {
+    State const& s = c_.state;
+    if (current_cpl(s) == 3)
+        view_ = View::user;
+    else
+        view_ = (s.cr4 & cr4::smap) && !(s.rflags & flag::ac) ? View::kernel_smap : View::kernel;
+    bool check_alignment = view_ == View::user && (s.cr0 & cr0::am) && (s.rflags & flag::ac);
+    c_.engine.bank = check_alignment ? &empty_bank_ : &current_->views[unsigned(view_)].bank;
+}
+
+bool Mmu::set_cr3(std::uint64_t value, bool keep) {
+    bool pcids = c_.state.cr4 & cr4::pcide;
+    if (walker_.pae_mode() && !walker_.load_pdptes(value)) {
+        raise_gp(c_);
+        return false;
+    }
+    c_.state.cr3 = value;
+    current_ = &space_for(pcids ? value & 0xfff : 0);
+    if (!keep) clear_non_global(*current_);
+    select_view();
+    return true;
+}
+
+void Mmu::reconfigure() {
+    walker_.configure();
+    configure_watchpoints();
+    current_ = &space_for(c_.state.cr4 & cr4::pcide ? c_.state.cr3 & 0xfff : 0);
+    flush_all();
+    select_view();
+}
+
+void Mmu::flush_all() {
+    for (auto& s : spaces_) {
+        if (!s) continue;
+        clear_space(*s);
+        if (s.get() != current_) s->valid = false;
+    }
+}
+
+void Mmu::flush_non_global() {
+    for (auto& s : spaces_)
+        if (s && s->valid) clear_non_global(*s);
+}
+
+void Mmu::invalidate_page(std::uint64_t va) {
+    for (auto& s : spaces_) {
+        if (!s || !s->valid) continue;
+        // Other address spaces lose the page too: more than demanded (their global translations), and simpler.
+        invalidate(*s, va, true);
+        s->pdes.clear();
+    }
+}
+
+void Mmu::invalidate_pcid_page(std::uint64_t pcid, std::uint64_t va) {
+    for (auto& s : spaces_) {
+        if (!s || !s->valid || s->pcid != pcid) continue;
+        invalidate(*s, va, false);
+        s->pdes.clear();
+    }
+}
+
+void Mmu::invalidate_pcid(std::uint64_t pcid) {
+    for (auto& s : spaces_)
+        if (s && s->valid && s->pcid == pcid) clear_non_global(*s);
+}
+
+void Mmu::drop_write_entries(std::uint8_t const* host_page) {
+    auto host = reinterpret_cast<std::uint64_t>(host_page);
+    for (auto& s : spaces_) {
+        if (!s || !s->valid) continue;
+        for (Tables& t : s->views) {
+            if (!t.used) continue;
+            for (TlbEntry& e : t.bank.write)
+                if (e.tag != invalid_tag && e.tag + e.addend == host) e.tag = invalid_tag;
+        }
+    }
+}
+
+// --- translating
+
+bool Mmu::canonical(std::uint64_t va) const { return !c_.state.long_mode() || is_canonical(c_.state, va); }
+
+std::uint64_t Mmu::wrap(std::uint64_t va, View) const { return c_.state.long_mode() ? va : va & 0xffffffff; }
+
+std::optional<Translation> Mmu::translate(std::uint64_t va, Access access, View view) {
+    if (!canonical(va)) {
+        raise_gp(c_);
+        return std::nullopt;
+    }
+    std::uint32_t error = 0;
+    std::optional<Translation> t = walker_.walk(va, access, view, current_->pdes, error);
+    if (!t) {
+        c_.raise_page_fault(va, error);
+        return std::nullopt;
+    }
+    if (access != Access::execute) fill(va, view, *t, access);
+    return t;
+}
+
+void Mmu::note_large(std::uint64_t va, unsigned page_bits) {
+    if (page_bits == 12) return;
+    unsigned half = va >> 63;
+    std::uint64_t span = (std::uint64_t(1) << page_bits) - 1;
+    current_->large_first[half] = std::min(current_->large_first[half], va & ~span);
+    current_->large_last[half] = std::max(current_->large_last[half], va | span);
+}
+
+void Mmu::fill(std::uint64_t va, View view, Translation const& t, Access access) {
+    std::uint64_t page = va & page_mask;
+    GuestPhys phys = t.phys & page_mask;
+    if (watching_ && watched_page(page)) return;
+    FlatView const& memory = bus_.memory().view();
+    auto host_of = [&](FlatRange const* piece) -> std::uint8_t* {
+        if (!piece || !piece->backing.ram || phys < piece->range.first || piece->range.last - phys < page_size - 1)
+            return nullptr;
+        return piece->backing.ram->host() + piece->backing.offset + (phys - piece->range.first);
+    };
+    Tables& tables_of_view = tables(view);
+    unsigned slot = TlbBank::slot(page);
+    auto info = EntryInfo(t.page_bits | (t.global ? global_info : 0));
+    bool entered = false;
+    if (std::uint8_t* host = host_of(memory.find_read(phys))) {
+        tables_of_view.bank.read[slot] = {page, reinterpret_cast<std::uint64_t>(host) - page};
+        tables_of_view.read_info[slot] = info;
+        entered = true;
+    }
+    if (access == Access::write || t.write_ready) {
+        FlatRange const* piece = memory.find_write(phys);
+        std::uint8_t* host = host_of(piece);
+        if (host) {
+            std::uint64_t offset = std::uint64_t(host - piece->backing.ram->host());
+            if (piece->backing.ram->notes(offset).load(std::memory_order_acquire)) host = nullptr;
+        }
+        if (host) {
+            tables_of_view.bank.write[slot] = {page, reinterpret_cast<std::uint64_t>(host) - page};
+            tables_of_view.write_info[slot] = info;
+            entered = true;
+        }
+    }
+    if (!entered) return;
+    tables_of_view.has_global |= t.global;
+    note_large(page, t.page_bits);
+}
+
+FetchResult Mmu::fetch_page(std::uint64_t va) {
+    va = wrap(va, view_) & page_mask;
+    Tables& t = tables(view_);
+    FetchEntry& entry = t.fetch[unsigned(va >> page_bits) % fetch_entries];
+    if (entry.tag == va) return entry.where;
+    std::optional<Translation> translation = translate(va, Access::execute, view_);
+    if (!translation) return {};
+    FetchResult where{.phys = translation->phys & page_mask};
+    FlatRange const* piece = bus_.memory().view().find_read(where.phys);
+    if (piece && piece->backing.ram && piece->range.last - where.phys >= page_size - 1) {
+        where.ram = piece->backing.ram;
+        where.ram_offset = piece->backing.offset + (where.phys - piece->range.first);
+        where.host = where.ram->host() + where.ram_offset;
+        // A RAM piece that does not begin at a page border of its block cannot carry page notes: treat it as a device.
+        if (where.ram_offset % page_size != 0) where.ram = nullptr;
+    }
+    if (where.ram) {
+        entry = {va, where, EntryInfo(translation->page_bits | (translation->global ? global_info : 0))};
+        t.has_global |= translation->global;
+        note_large(va, translation->page_bits);
+        return where;
+    }
+    std::array<std::uint8_t, page_size>& copy = bounce_[next_bounce_++ % bounce_.size()];
+    for (unsigned i = 0; i < page_size; i += 8) physical_read(where.phys + i, 8, copy.data() + i);
+    where.host = copy.data();
+    where.ram_offset = 0;
+    return where;
+}
+
+// --- watchpoints
+
+void Mmu::configure_watchpoints() {
+    watching_ = false;
+    for (unsigned i = 0; i < 4; ++i) {
+        unsigned kind = unsigned(c_.state.dr7 >> (16 + 4 * i)) & 3;
+        if ((c_.state.dr7 >> (2 * i) & 3) && (kind & 1)) watching_ = true;
+    }
+}
+
+namespace {
+struct Watch {
+    std::uint64_t first, last;
+    bool reads;
+};
+// Breakpoint i of DR7, if it is an enabled data breakpoint.
+std::optional<Watch> watch_of(State const& s, unsigned i) {
+    unsigned control = unsigned(s.dr7 >> (16 + 4 * i)) & 15;
+    if (!(s.dr7 >> (2 * i) & 3) || !(control & 1)) return std::nullopt;
+    static constexpr unsigned lengths[] = {1, 2, 8, 4};
+    unsigned length = lengths[control >> 2];
+    std::uint64_t first = s.dr[i] & ~std::uint64_t(length - 1);
+    return Watch{first, first + length - 1, (control & 3) == 3};
+}
+} // namespace
+
+bool Mmu::watched_page(std::uint64_t page) const {
+    for (unsigned i = 0; i < 4; ++i)
+        if (auto w = watch_of(c_.state, i); w && (w->first & page_mask) == page) return true;
+    return false;
+}
+
+void Mmu::check_watchpoints(std::uint64_t va, unsigned size, bool write) {
+    for (unsigned i = 0; i < 4; ++i)
+        if (auto w = watch_of(c_.state, i); w && (write || w->reads) && va <= w->last && va + size - 1 >= w->first)
+            watch_hits_ |= std::uint64_t(1) << i;
+}
+
+} // namespace vmm::tcg::x86

@@ -1,0 +1,163 @@
+// Mmu: one vCPU's address translation: TLB banks by address space and privilege view, slow paths of memory accesses,
+// instruction fetch, data watchpoints.
+#pragma once
+#include "vmm/tcg/guest/x86/context.h"
+#include "vmm/tcg/guest/x86/paging.h"
+
+#include <array>
+#include <atomic>
+#include <cstdint>
+#include <memory>
+#include <mutex>
+#include <span>
+
+namespace vmm::tcg::x86 {
+
+// Where the code of one linear page lies. `host` holds the page's 4096 bytes. Without `ram` (code in device memory) the
+// bytes are a copy that the next two fetches may overwrite: do not keep a translation of them.
+struct FetchResult {
+    std::uint8_t const* host = nullptr; // null: a fault has been recorded
+    RamBlock* ram = nullptr;
+    std::uint64_t ram_offset = 0; // of the page
+    GuestPhys phys = 0;           // of the page
+    explicit operator bool() const { return host != nullptr; }
+};
+
+// All on the vCPU's thread, except request_flush.
+class Mmu {
+public:
+    // `bus_lock` is the machine's: it makes read-modify-writes that have no host pointer atomic among vCPUs. Registers
+    // itself with the context (mmu, engine.memory, engine.bank) and as a listener of the bus's memory.
+    Mmu(X86Context& context, CpuBus& bus, vmm::x86::CpuModel const& model, std::mutex& bus_lock);
+    ~Mmu();
+    Mmu(Mmu const&) = delete;
+    Mmu& operator=(Mmu const&) = delete;
+
+    // --- accesses. False: a fault has been recorded and nothing was written. Sizes up to 64; may cross a page.
+    bool read(std::uint64_t va, unsigned size, void* to, View view);
+    bool write(std::uint64_t va, unsigned size, void const* from, View view);
+    // Whether all of [va, va+size) could be written; faults like a write, writes nothing.
+    bool probe_write(std::uint64_t va, unsigned size, View view);
+    // Implicit supervisor accesses to descriptor tables and TSSs. Addresses are 64 bits in long mode whatever the code
+    // segment says.
+    template <class T> bool load_system(std::uint64_t va, T& to) { return read(va, sizeof(T), &to, View::kernel_smap); }
+    template <class T> bool store_system(std::uint64_t va, T from) {
+        return write(va, sizeof(T), &from, View::kernel_smap);
+    }
+    // The view of the current privilege.
+    View view() const { return view_; }
+    static MemoryOps const& operations();
+    // For debuggers: reads or writes without rights, faults or A/D bits; false when not mapped to RAM.
+    bool debug_access(std::uint64_t va, std::span<std::uint8_t> bytes, bool write);
+
+    // --- code
+    FetchResult fetch_page(std::uint64_t va);
+
+    // --- what changes translations
+    // Sets engine.bank and the view for the current CPL, AC, CR4.SMAP. update_mode() calls it.
+    void select_view();
+    // MOV to CR3 with a value already checked; `keep` is bit 63 with CR4.PCIDE set. Sets state.cr3. False: #GP(0)
+    // recorded (PDPTEs).
+    bool set_cr3(std::uint64_t value, bool keep);
+    // After CR0, CR4, EFER, PKRU, DR7 or the whole state changed: forgets every translation.
+    void reconfigure();
+    void flush_all();
+    void flush_non_global();
+    void invalidate_page(std::uint64_t va);                          // INVLPG
+    void invalidate_pcid_page(std::uint64_t pcid, std::uint64_t va); // INVPCID 0
+    void invalidate_pcid(std::uint64_t pcid);                        // INVPCID 1; globals stay
+    // For the PDPTE checks of CR0/CR4 writes, see PageWalker.
+    PageWalker& walker() { return walker_; }
+    // A page of host memory got a note (code translated from it): no write may pass it by any longer.
+    void drop_write_entries(std::uint8_t const* host_page);
+    // Any thread: translations have become invalid for reasons outside this CPU; forgotten at service_requests(), which
+    // the engine loop calls whenever exit_request is set.
+    void request_flush();
+    void service_requests() {
+        if (flush_requested_.load(std::memory_order_acquire)) [[unlikely]]
+            answer_flush_request();
+    }
+
+    // --- data breakpoints: DR6 bits hit since the last call.
+    std::uint64_t take_watch_hits() {
+        std::uint64_t hits = watch_hits_;
+        watch_hits_ = 0;
+        return hits;
+    }
+
+private:
+    static constexpr unsigned spaces = 8, fetch_entries = 256;
+    // What a TLB entry's tag does not say: bits 0..6 log2 of the page size, bit 7 global.
+    using EntryInfo = std::uint8_t;
+    struct FetchEntry {
+        std::uint64_t tag = invalid_tag;
+        FetchResult where;
+        EntryInfo info = 0;
+    };
+    struct Tables {
+        TlbBank bank;
+        std::array<EntryInfo, TlbBank::entries> read_info{}, write_info{};
+        std::array<FetchEntry, fetch_entries> fetch;
+        bool used = false, has_global = false;
+    };
+    struct Space {
+        std::array<Tables, view_count> views;
+        PdeCache pdes;
+        std::uint64_t pcid = 0, last_used = 0;
+        bool valid = false;
+        // Lowest and highest address seen in a large page, for each half of the address space: INVLPG inside must look
+        // at every entry.
+        std::array<std::uint64_t, 2> large_first{}, large_last{};
+    };
+
+    Tables& tables(View view) {
+        Tables& t = current_->views[unsigned(view)];
+        t.used = true;
+        return t;
+    }
+    std::uint64_t wrap(std::uint64_t va, View view) const;
+    bool canonical(std::uint64_t va) const;
+    Space& space_for(std::uint64_t pcid);
+    static void clear_tables(Tables& t);
+    static void clear_space(Space& s);
+    static void clear_non_global(Space& s);
+    static void invalidate(Space& s, std::uint64_t va, bool globals);
+    void answer_flush_request();
+
+    std::optional<Translation> translate(std::uint64_t va, Access access, View view);
+    void fill(std::uint64_t va, View view, Translation const& t, Access access);
+    void note_large(std::uint64_t va, unsigned page_bits);
+    // One page's part of an access.
+    struct Part {
+        GuestPhys phys;
+        unsigned size;
+    };
+    bool translate_parts(std::uint64_t va, unsigned size, Access access, View view, Part (&parts)[2]);
+    bool slow_read(std::uint64_t va, unsigned size, void* to, View view);
+    bool slow_write(std::uint64_t va, unsigned size, void const* from, View view);
+    void physical_read(GuestPhys a, unsigned size, std::uint8_t* to);
+    void physical_write(GuestPhys a, unsigned size, std::uint8_t const* from);
+    bool misaligned(std::uint64_t va, unsigned size, View view);
+    void* rmw_pointer(std::uint64_t va, unsigned size);
+    void configure_watchpoints();
+    bool watched_page(std::uint64_t va) const;
+    void check_watchpoints(std::uint64_t va, unsigned size, bool write);
+
+    X86Context& c_;
+    CpuBus& bus_;
+    PageWalker walker_;
+    std::mutex& bus_lock_;
+    unsigned listener_;
+    std::array<std::unique_ptr<Space>, spaces> spaces_;
+    Space* current_ = nullptr;
+    View view_ = View::kernel;
+    std::uint64_t use_counter_ = 0;
+    std::atomic<bool> flush_requested_{false};
+    TlbBank empty_bank_; // never filled: alignment checking sends every access to the slow path
+    std::array<std::array<std::uint8_t, page_size>, 2> bounce_;
+    unsigned next_bounce_ = 0;
+    std::uint64_t watch_hits_ = 0;
+    bool watching_ = false;
+};
+
+} // namespace vmm::tcg::x86
