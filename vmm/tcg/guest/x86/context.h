@@ -2,6 +2,7 @@
 #pragma once
 #include "vmm/base/log.h"
 #include "vmm/cpu/cpu_bus.h"
+#include "vmm/cpu/x86/cpu_model.h"
 #include "vmm/cpu/x86/state.h"
 #include "vmm/tcg/cc.h"
 #include "vmm/tcg/context.h"
@@ -45,6 +46,7 @@ struct X86Context {
     CpuBus* bus = nullptr;
     Mmu* mmu = nullptr;
     CpuModel const* model = nullptr;
+    CpuidContext cpuid; // the machine's part of CPUID: APIC id, topology
     Log* log = nullptr;
 
     Mode mode() const { return Mode{engine.mode}; }

@@ -11,7 +11,4 @@ bool handle_events(X86Context& c, bool bsp);
 // Whether handle_events would do something. `interrupt` is CpuBus::interrupt_pending().
 bool event_waits(State const& s, bool interrupt);
 
-// System-management mode: enters at SMBASE + 8000H with the state saved at SMBASE + FE00H/FC00H.
-void enter_smm(X86Context& c);
-
 } // namespace vmm::tcg::x86

@@ -161,6 +161,7 @@ MemoryOps const& Mmu::operations() {
                           unsigned size) { return from(e).mmu->rmw_pointer(va, size); },
         .rmw_lock = [](EngineContext& e) { from(e).mmu->bus_lock_.lock(); },
         .rmw_unlock = [](EngineContext& e) { from(e).mmu->bus_lock_.unlock(); },
+        .divide_error = [](EngineContext& e) { from(e).raise(vec::de); },
         .alignment_fault = [](EngineContext& e, std::uint64_t) { raise_gp(from(e)); },
     };
     return table;

@@ -1,0 +1,52 @@
+#include "vmm/tcg/guest/x86/events.h"
+
+#include "vmm/cpu/x86/cpu_model.h"
+#include "vmm/tcg/guest/x86/exceptions.h"
+#include "vmm/tcg/guest/x86/segments.h"
+#include "vmm/tcg/guest/x86/system.h"
+
+namespace vmm::tcg::x86 {
+
+static bool interrupt_allowed(State const& s) { return (s.rflags & flag::if_) && !s.interrupt_shadow; }
+
+bool event_waits(State const& s, bool interrupt) {
+    if (s.activity == Activity::shutdown) return s.init_pending;
+    if (s.activity == Activity::wait_for_sipi) return s.init_pending || s.sipi_pending;
+    return s.init_pending || (s.nmi_pending && !s.nmi_blocked) || (interrupt && interrupt_allowed(s));
+}
+
+bool handle_events(X86Context& c, bool bsp) {
+    State& s = c.state;
+    if (s.init_pending) {
+        apply_init(s, c.model->signature(), bsp);
+        state_replaced(c);
+        return true;
+    }
+    if (s.activity == Activity::wait_for_sipi) {
+        if (!s.sipi_pending) return false;
+        s.sipi_pending = false;
+        s.activity = Activity::running;
+        s.seg[cs].selector = std::uint16_t(s.sipi_vector << 8);
+        s.seg[cs].base = std::uint64_t(s.sipi_vector) << 12;
+        s.rip = 0;
+        update_mode(c);
+        return true;
+    }
+    s.sipi_pending = false; // means nothing to a CPU that does not wait for it
+    if (s.activity == Activity::shutdown) return false;
+    s.smi_pending = false; // no SMM: nothing of ours raises SMIs that firmware waits for
+    if (s.nmi_pending && !s.nmi_blocked && !s.debug_shadow) {
+        s.nmi_pending = false;
+        s.activity = Activity::running;
+        deliver_interrupt(c, vec::nmi, true);
+        return true;
+    }
+    if (!interrupt_allowed(s) || !c.bus->interrupt_pending()) return false;
+    auto vector = c.bus->acknowledge_interrupt();
+    if (!vector) return false;
+    s.activity = Activity::running;
+    deliver_interrupt(c, *vector);
+    return true;
+}
+
+} // namespace vmm::tcg::x86
