@@ -4,6 +4,7 @@
 #include "vmm/cpu/x86/state.h"
 
 #include <cstdint>
+#include <optional>
 #include <string>
 
 namespace vmm {
@@ -44,6 +45,10 @@ public:
     virtual void set_state(x86::State const& state) = 0;
     // Power-on reset (SDM vol. 3 table 10-1). `bsp`: bootstrap processor; others wait for SIPI.
     virtual void reset(bool bsp) = 0;
+
+    // The physical address behind a linear one by the current page tables, without rights, faults or accessed bits; for
+    // debuggers, while the CPU is out of run().
+    virtual std::optional<std::uint64_t> translate(std::uint64_t linear) = 0;
 
     // The text behind internal_error.
     virtual std::string error_text() const = 0;

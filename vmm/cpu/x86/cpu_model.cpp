@@ -105,7 +105,7 @@ FeatureSet tcg_features() {
     add(set, {vme,        pcid,   x2apic, tsc_deadline, aes,    pclmulqdq,  rdrand,   monitor,    fsgsbase,
               tsc_adjust, smep,   erms,   invpcid,      rdseed, adx,        smap,     clflushopt, clwb,
               sha_ni,     umip,   rdpid,  fsrm,         mmxext, pdpe1gb,    rdtscp,   prefetchw,  wbnoinvd,
-              xsaveopt,   xsavec, arat,  Feature::ss,           ht,     cmp_legacy, cr8legacy});
+              xsaveopt,   xsavec, arat,   Feature::ss,  ht,     cmp_legacy, cr8legacy});
     // Translated code runs these 1:1 on the host, and their interpretation is checked against it: no host support, no
     // feature.
     FeatureSet host = host_features();
@@ -224,6 +224,12 @@ Result<CpuModel> make_cpu_model(std::string_view specification, FeatureSet const
     if (!model.has(avx))
         for (Feature f : {avx2, fma, f16c, vaes, vpclmulqdq}) model.set(f, false);
     return model;
+}
+
+std::vector<std::string> cpu_model_names() {
+    std::vector<std::string> names{"max", "host"};
+    for (ModelRow const& row : model_rows) names.emplace_back(row.name);
+    return names;
 }
 
 std::string describe_cpu_models() {

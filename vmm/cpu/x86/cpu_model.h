@@ -75,6 +75,8 @@ FeatureSet host_features();
 Result<CpuModel> make_cpu_model(std::string_view specification, FeatureSet const& supported,
                                 std::vector<std::string>& warnings);
 
+// Names that -cpu accepts.
+std::vector<std::string> cpu_model_names();
 // "-cpu help": the text of the list.
 std::string describe_cpu_models();
 

@@ -228,7 +228,7 @@ private:
         if (n.op == Opcode::get) code.a = slot(n);
         if (n.op == Opcode::put) {
             code.dst = slot(n);
-        } else if (op.has_result && (v.uses != 0 || !op.memory)) {
+        } else if (op.has_result && (v.uses != 0 || !op.memory || n.op == Opcode::load)) {
             v.place = v.put_at != no_index ? context_ + inst(v.put_at).imm : take_temp();
             code.dst = v.place;
         }

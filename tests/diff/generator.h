@@ -1,0 +1,15 @@
+// Random instruction sequences whose outcome the architecture defines, apart from flags it keeps account of.
+#pragma once
+#include "tests/diff/sample.h"
+
+#include <cstdint>
+
+namespace vmm::diff {
+
+// Which kinds of instructions a sequence is made of; a bit set.
+enum Family : unsigned { integer = 1, sse = 2, x87 = 4, avx = 8, strings = 16, garbage = 32, everything = 63 };
+
+// The same seed and families give the same sequence.
+Sequence generate(std::uint64_t seed, unsigned families = everything);
+
+} // namespace vmm::diff

@@ -1,0 +1,196 @@
+#include "tests/diff/native_runner.h"
+
+#include <signal.h>
+#include <sys/mman.h>
+#include <sys/prctl.h>
+#include <sys/wait.h>
+#include <ucontext.h>
+#include <unistd.h>
+
+#include <cstdlib>
+#include <cstring>
+
+namespace vmm::diff {
+
+struct NativeRunner::Shared {
+    Registers start;
+    std::array<std::uint8_t, data_size> data;
+    std::array<std::uint8_t, stack_size> stack;
+    std::array<std::uint8_t, code_size> code;
+    Outcome out;
+};
+
+namespace {
+
+// The child's own state; it does nothing but run sequences, one at a time, so its signal handler may use these.
+Registers const* child_start;
+Outcome* child_out;
+bool child_in_sequence;
+ucontext_t child_home;
+alignas(64) std::uint8_t child_home_fp[4096];
+
+constexpr int gpr_to_greg[] = {REG_RAX, REG_RCX, REG_RDX, REG_RBX, REG_RSP, REG_RBP, REG_RSI, REG_RDI,
+                               REG_R8,  REG_R9,  REG_R10, REG_R11, REG_R12, REG_R13, REG_R14, REG_R15};
+
+// The signal frame's XSAVE area: 512 bytes of FXSAVE form, a header, then the upper halves at 576.
+std::uint8_t* fp_area(ucontext_t* uc) { return reinterpret_cast<std::uint8_t*>(uc->uc_mcontext.fpregs); }
+std::size_t fp_size(std::uint8_t const* area) {
+    std::uint32_t magic, size;
+    std::memcpy(&magic, area + 464, 4);
+    std::memcpy(&size, area + 468, 4);
+    return magic == 0x46505853 && size <= sizeof child_home_fp ? size : 512;
+}
+constexpr std::size_t upper_halves = 576;
+
+void enter(ucontext_t* uc) {
+    Registers const& r = *child_start;
+    child_home = *uc;
+    std::uint8_t* fp = fp_area(uc);
+    std::memcpy(child_home_fp, fp, fp_size(fp));
+    for (unsigned i = 0; i < 16; ++i) uc->uc_mcontext.gregs[gpr_to_greg[i]] = std::int64_t(r.gpr[i]);
+    uc->uc_mcontext.gregs[REG_RIP] = std::int64_t(r.rip);
+    uc->uc_mcontext.gregs[REG_EFL] = std::int64_t(r.rflags);
+    std::memcpy(fp, &r.fcw, 2);
+    std::memcpy(fp + 2, &r.fsw, 2);
+    fp[4] = r.tags;
+    std::memset(fp + 6, 0, 18);
+    std::memcpy(fp + 24, &r.mxcsr, 4);
+    for (unsigned i = 0; i < 8; ++i) std::memcpy(fp + 32 + 16 * i, r.st[i].data(), 10);
+    for (unsigned i = 0; i < 16; ++i) std::memcpy(fp + 160 + 16 * i, r.ymm[i].data(), 16);
+    if (fp_size(fp) > upper_halves) {
+        std::uint64_t components;
+        std::memcpy(&components, fp + 512, 8);
+        components |= 7;
+        std::memcpy(fp + 512, &components, 8);
+        for (unsigned i = 0; i < 16; ++i) std::memcpy(fp + upper_halves + 16 * i, r.ymm[i].data() + 2, 16);
+    }
+}
+
+void leave(ucontext_t* uc) {
+    Outcome& o = *child_out;
+    for (unsigned i = 0; i < 16; ++i) o.registers.gpr[i] = std::uint64_t(uc->uc_mcontext.gregs[gpr_to_greg[i]]);
+    o.registers.rip = std::uint64_t(uc->uc_mcontext.gregs[REG_RIP]);
+    o.registers.rflags = std::uint64_t(uc->uc_mcontext.gregs[REG_EFL]);
+    o.vector = int(uc->uc_mcontext.gregs[REG_TRAPNO]);
+    o.error = std::uint64_t(uc->uc_mcontext.gregs[REG_ERR]);
+    o.address = std::uint64_t(uc->uc_mcontext.gregs[REG_CR2]);
+    std::uint8_t* fp = fp_area(uc);
+    std::memcpy(&o.registers.fcw, fp, 2);
+    std::memcpy(&o.registers.fsw, fp + 2, 2);
+    o.registers.tags = fp[4];
+    std::memcpy(&o.registers.mxcsr, fp + 24, 4);
+    for (unsigned i = 0; i < 8; ++i) std::memcpy(o.registers.st[i].data(), fp + 32 + 16 * i, 10);
+    std::uint64_t components = 0;
+    if (fp_size(fp) > upper_halves) std::memcpy(&components, fp + 512, 8);
+    for (unsigned i = 0; i < 16; ++i) {
+        // A component in its initial state is not stored.
+        if (components & 2 || fp_size(fp) <= upper_halves)
+            std::memcpy(o.registers.ymm[i].data(), fp + 160 + 16 * i, 16);
+        else
+            o.registers.ymm[i][0] = o.registers.ymm[i][1] = 0;
+        if (components & 4)
+            std::memcpy(o.registers.ymm[i].data() + 2, fp + upper_halves + 16 * i, 16);
+        else
+            o.registers.ymm[i][2] = o.registers.ymm[i][3] = 0;
+    }
+    std::size_t size = fp_size(fp);
+    auto* fpregs = uc->uc_mcontext.fpregs;
+    uc->uc_mcontext = child_home.uc_mcontext;
+    uc->uc_mcontext.fpregs = fpregs;
+    std::memcpy(fp, child_home_fp, size);
+}
+
+void on_signal(int, siginfo_t*, void* raw) {
+    auto* uc = static_cast<ucontext_t*>(raw);
+    if (!child_in_sequence) {
+        child_in_sequence = true;
+        enter(uc);
+    } else {
+        child_in_sequence = false;
+        leave(uc);
+    }
+}
+
+void map_at(std::uint64_t base, std::size_t size, int protection) {
+    void* want = reinterpret_cast<void*>(base);
+    if (mmap(want, size, protection, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED_NOREPLACE, -1, 0) != want) _exit(3);
+}
+
+} // namespace
+
+NativeRunner::NativeRunner() {
+    void* shared = mmap(nullptr, sizeof(Shared), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+    if (shared == MAP_FAILED) std::abort();
+    shared_ = new (shared) Shared;
+}
+
+NativeRunner::~NativeRunner() {
+    stop_child();
+    munmap(shared_, sizeof(Shared));
+}
+
+void NativeRunner::stop_child() {
+    if (child_ < 0) return;
+    close(to_child_);
+    close(from_child_);
+    kill(child_, SIGKILL);
+    waitpid(child_, nullptr, 0);
+    child_ = -1;
+}
+
+void NativeRunner::start_child() {
+    int down[2], up[2];
+    if (pipe(down) < 0 || pipe(up) < 0) std::abort();
+    child_ = fork();
+    if (child_ != 0) {
+        close(down[0]), close(up[1]);
+        to_child_ = down[1], from_child_ = up[0];
+        return;
+    }
+    prctl(PR_SET_PDEATHSIG, SIGKILL);
+    close(down[1]), close(up[0]);
+    map_at(code_base, code_size, PROT_READ | PROT_WRITE | PROT_EXEC);
+    map_at(data_base, data_size, PROT_READ | PROT_WRITE);
+    map_at(stack_base, stack_size, PROT_READ | PROT_WRITE);
+    static std::array<std::uint8_t, 65536> handler_stack;
+    stack_t alternate{.ss_sp = handler_stack.data(), .ss_flags = 0, .ss_size = handler_stack.size()};
+    sigaltstack(&alternate, nullptr);
+    struct sigaction action {};
+    action.sa_sigaction = on_signal;
+    action.sa_flags = SA_SIGINFO | SA_ONSTACK | SA_NODEFER;
+    for (int s : {SIGSEGV, SIGILL, SIGFPE, SIGTRAP, SIGBUS}) sigaction(s, &action, nullptr);
+    child_start = &shared_->start;
+    child_out = &shared_->out;
+    char c;
+    auto* data = reinterpret_cast<std::uint8_t*>(data_base);
+    while (read(down[0], &c, 1) == 1) {
+        mprotect(data, data_size, PROT_READ | PROT_WRITE);
+        std::memcpy(reinterpret_cast<void*>(code_base), shared_->code.data(), code_size);
+        std::memcpy(data, shared_->data.data(), data_size);
+        std::memcpy(reinterpret_cast<void*>(stack_base), shared_->stack.data(), stack_size);
+        mprotect(data + data_writable, data_size - data_writable, PROT_READ);
+        asm volatile("int3" ::: "memory", "cc");
+        std::memcpy(shared_->out.data.data(), data, data_size);
+        std::memcpy(shared_->out.stack.data(), reinterpret_cast<void*>(stack_base), stack_size);
+        if (write(up[1], &c, 1) != 1) break;
+    }
+    _exit(0);
+}
+
+bool NativeRunner::run(Sequence const& s, Outcome& out) {
+    if (child_ < 0) start_child();
+    shared_->start = s.start;
+    shared_->data = s.data;
+    shared_->stack = s.stack;
+    shared_->code.fill(0xcc);
+    std::memcpy(shared_->code.data() + s.code_offset, s.code.data(), s.code.size());
+    char c = 1;
+    if (write(to_child_, &c, 1) != 1 || read(from_child_, &c, 1) != 1) {
+        stop_child();
+        return false;
+    }
+    out = shared_->out;
+    return true;
+}
+
+} // namespace vmm::diff

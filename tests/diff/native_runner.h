@@ -1,0 +1,30 @@
+// NativeRunner: executes sequences on the host CPU, in a child process.
+#pragma once
+#include "tests/diff/sample.h"
+
+#include <sys/types.h>
+
+#include <memory>
+
+namespace vmm::diff {
+
+// One child serves many sequences through shared memory; when one kills it, the next run starts another.
+class NativeRunner {
+public:
+    NativeRunner();
+    ~NativeRunner();
+    NativeRunner(NativeRunner const&) = delete;
+    NativeRunner& operator=(NativeRunner const&) = delete;
+    // False: the sequence killed the child (not to be compared).
+    bool run(Sequence const& sequence, Outcome& out);
+
+private:
+    struct Shared;
+    void start_child();
+    void stop_child();
+    Shared* shared_;
+    pid_t child_ = -1;
+    int to_child_ = -1, from_child_ = -1;
+};
+
+} // namespace vmm::diff

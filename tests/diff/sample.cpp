@@ -1,0 +1,78 @@
+#include "tests/diff/sample.h"
+
+#include <Zydis/Zydis.h>
+#include <fmt/core.h>
+
+namespace vmm::diff {
+
+namespace {
+
+// The flags that may differ when the run ended at `rip`.
+std::uint64_t undefined_at(Sequence const& s, std::uint64_t rip, int vector) {
+    std::uint64_t start = code_base + s.code_offset;
+    for (auto const& insn : s.instructions)
+        if (vector != 3 && start + insn.offset == rip) return insn.undefined_before;
+    return s.undefined_at_end;
+}
+
+void bytes(std::string& text, char const* name, std::uint64_t base, std::uint8_t const* e, std::uint8_t const* a,
+           std::size_t size) {
+    int shown = 0;
+    for (std::size_t i = 0; i < size && shown < 16; ++i)
+        if (e[i] != a[i])
+            text += fmt::format("  {} {:#x}: expected {:02x}, got {:02x}\n", name, base + i, e[i], a[i]), ++shown;
+}
+
+} // namespace
+
+std::string compare(Sequence const& s, Outcome const& e, Outcome const& a) {
+    static constexpr char const* names[] = {"rax", "rcx", "rdx", "rbx", "rsp", "rbp", "rsi", "rdi",
+                                            "r8",  "r9",  "r10", "r11", "r12", "r13", "r14", "r15"};
+    std::string text;
+    auto field = [&](std::string const& name, std::uint64_t x, std::uint64_t y) {
+        if (x != y) text += fmt::format("  {}: expected {:#x}, got {:#x}\n", name, x, y);
+    };
+    field("vector", std::uint64_t(e.vector), std::uint64_t(a.vector));
+    field("rip", e.registers.rip, a.registers.rip);
+    if (e.vector == a.vector && e.vector == 14) {
+        // Whether a page of the host's kernel is present is not ours to say.
+        std::uint64_t bits = e.address >> 47 ? 6 : 7;
+        field("error code", e.error & bits, a.error & bits);
+        field("fault address", e.address, a.address);
+    }
+    for (unsigned i = 0; i < 16; ++i) field(names[i], e.registers.gpr[i], a.registers.gpr[i]);
+    std::uint64_t flags = 0xcd5 & ~undefined_at(s, e.registers.rip, e.vector);
+    field("rflags", e.registers.rflags & flags, a.registers.rflags & flags);
+    for (unsigned i = 0; i < 16; ++i)
+        for (unsigned k = 0; k < 4; ++k)
+            field(fmt::format("ymm{}[{}]", i, k), e.registers.ymm[i][k], a.registers.ymm[i][k]);
+    field("mxcsr", e.registers.mxcsr, a.registers.mxcsr);
+    field("fcw", e.registers.fcw, a.registers.fcw);
+    field("fsw", e.registers.fsw, a.registers.fsw);
+    field("tags", e.registers.tags, a.registers.tags);
+    for (unsigned i = 0; i < 8; ++i)
+        bytes(text, fmt::format("st{}", i).c_str(), 0, e.registers.st[i].data(), a.registers.st[i].data(), 10);
+    bytes(text, "data", data_base, e.data.data(), a.data.data(), data_size);
+    bytes(text, "stack", stack_base, e.stack.data(), a.stack.data(), stack_size);
+    return text;
+}
+
+std::string describe(Sequence const& s) {
+    std::string text = fmt::format("seed {}\n", s.seed);
+    for (unsigned i = 0; i < 16; ++i) text += fmt::format("r{}={:#x}{}", i, s.start.gpr[i], i % 4 == 3 ? "\n" : " ");
+    text += fmt::format("rflags={:#x} mxcsr={:#x} fcw={:#x} fsw={:#x} tags={:#x}\n", s.start.rflags, s.start.mxcsr,
+                        s.start.fcw, s.start.fsw, s.start.tags);
+    std::uint64_t at = code_base + s.code_offset;
+    for (auto const& insn : s.instructions) {
+        ZydisDisassembledInstruction decoded;
+        bool ok =
+            ZYAN_SUCCESS(ZydisDisassembleIntel(ZYDIS_MACHINE_MODE_LONG_64, at + insn.offset,
+                                               s.code.data() + insn.offset, s.code.size() - insn.offset, &decoded));
+        std::string raw;
+        for (unsigned i = 0; i < insn.length; ++i) raw += fmt::format("{:02x}", s.code[insn.offset + i]);
+        text += fmt::format("  {:#x}: {:32} {}\n", at + insn.offset, raw, ok ? decoded.text : "(bad)");
+    }
+    return text;
+}
+
+} // namespace vmm::diff

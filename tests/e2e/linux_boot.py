@@ -1,0 +1,110 @@
+#!/usr/bin/env python3
+"""Debian's kernels boot to a shell on the serial line, and do what a shell makes a kernel do."""
+import hashlib
+import os
+import sys
+
+sys.path.insert(0, os.path.dirname(__file__))
+from session import Failure, Session, check, guest, linux, main  # noqa: E402
+
+
+def boots_to_a_shell_and_powers_off():
+    with Session(*linux()) as vm:
+        vm.expect(r"vmm-guest: ready, Linux \S+ x86_64")
+        vm.expect(r"# $")
+        check(vm.command("echo $((6*7))").strip() == "42", "the shell does not compute")
+        vm.send("poweroff -f\n")
+        check(vm.wait() == 0, "poweroff does not end vmm with status 0")
+
+
+def runs_a_script_of_shell_work():
+    """fork, pipes, signals, mmap, floating point, checksums, the clock."""
+    with Session(*linux()) as vm:
+        vm.expect(r"vmm-guest: ready")
+        vm.expect(r"# $")
+        sums = hashlib.sha256(b"".join(b"%d\n" % i for i in range(1, 20001))).hexdigest()
+        check(sums in vm.command("seq 1 20000 | sha256sum"), "sha256sum differs")
+        md5 = hashlib.md5(b"".join(b"%d\n" % i for i in range(1, 20001))).hexdigest()
+        check(md5 in vm.command("seq 1 20000 | md5sum"), "md5sum differs")
+        out = vm.command("awk 'BEGIN { printf \"%.12f %.12f %.12f\\n\", exp(1), sqrt(2), atan2(1,1)*4 }'")
+        check("2.718281828459 1.414213562373 3.141592653590" in out, f"awk's floating point: {out!r}")
+        check(vm.command("i=0; while [ $i -lt 200 ]; do (exit 3) || i=$((i+1)); done; echo $i").strip() == "200", "fork loop")
+        check(vm.command("sleep 100 & kill -TERM $!; wait $!; echo status $?").strip().endswith("status 143"), "signals")
+        check(vm.command("seq 1 5000 | sort -rn | head -1").strip() == "5000", "sort")
+        check(vm.command("seq 1 100000 | gzip -c | gzip -dc | wc -l").strip() == "100000", "gzip")
+        year = int(vm.command("date +%Y").strip())
+        check(year >= 2024, f"the clock says {year}")
+        check(vm.command("cat /sys/class/rtc/rtc0/name").strip().startswith("rtc_cmos"), "no RTC")
+        vm.send("poweroff -f\n")
+        check(vm.wait() == 0, "status")
+
+
+def reboots_and_no_reboot_ends():
+    with Session(*linux()) as vm:
+        vm.expect(r"vmm-guest: ready")
+        vm.expect(r"# $")
+        vm.send("reboot -f\n")
+        vm.expect(r"vmm-guest: ready")
+        vm.expect(r"# $")
+        vm.send("\x01x")
+        check(vm.wait() == 0, "Ctrl-a x does not end vmm with status 0")
+        check("QEMU: Terminated" in vm.text, "no farewell")
+    with Session(*linux(extra=["-no-reboot"])) as vm:
+        vm.expect(r"vmm-guest: ready")
+        vm.expect(r"# $")
+        vm.send("reboot -f\n")
+        check(vm.wait() == 0, "-no-reboot")
+
+
+def panic_reboots_or_ends():
+    with Session(*linux(append='console=ttyS0 panic=-1 vmm.run="echo c > /proc/sysrq-trigger"', extra=["-no-reboot"])) as vm:
+        vm.expect(r"Kernel panic - not syncing")
+        check(vm.wait() == 0, "a panic with panic=-1 and -no-reboot does not end vmm")
+
+
+def boots_an_elf_vmlinux_with_a_directory_as_initrd():
+    with Session("-m", "256", "-kernel", guest("amd64/vmlinux"), "-initrd", guest("amd64/root"), "-append", "console=ttyS0 quiet",
+                 "-nographic") as vm:
+        vm.expect(r"vmm-guest: ready")
+        vm.send("poweroff -f\n")
+        check(vm.wait() == 0, "status")
+
+
+def boots_a_32_bit_kernel():
+    with Session(*linux(arch="i386", append='console=ttyS0 vmm.run="seq 1 1000 | md5sum"')) as vm:
+        vm.expect(r"vmm-guest: ready, Linux \S+ i686")
+        vm.expect(hashlib.md5(b"".join(b"%d\n" % i for i in range(1, 1001))).hexdigest())
+        vm.expect(r"vmm-guest: exit 0")
+        check(vm.wait() == 0, "status")
+
+
+def boots_with_two_cpus():
+    with Session(*linux(append='console=ttyS0 vmm.run="nproc; echo cpus-done"', extra=["-smp", "2"])) as vm:
+        vm.expect(r"vmm-guest: ready")
+        vm.expect(r"\n2\r?\ncpus-done")
+        check(vm.wait() == 0, "status")
+
+
+def power_button_and_monitor():
+    with Session(*linux()) as vm:
+        vm.expect(r"vmm-guest: ready")
+        vm.expect(r"# $")
+        vm.send("\x01c")
+        vm.expect(r"\(qemu\) ")
+        vm.send("info status\n")
+        vm.expect(r"VM status: running")
+        vm.send("stop\ninfo status\n")
+        vm.expect(r"VM status: paused")
+        vm.send("info registers\n")
+        vm.expect(r"RIP=[0-9a-f]{16}")
+        vm.send("cont\n")
+        vm.expect(r"\(qemu\) ")
+        vm.send("info kvm\n")
+        vm.expect(r"kvm support: disabled")
+        vm.send("quit\n")
+        check(vm.wait() == 0, "quit")
+
+
+if __name__ == "__main__":
+    main([boots_to_a_shell_and_powers_off, runs_a_script_of_shell_work, reboots_and_no_reboot_ends, panic_reboots_or_ends,
+          boots_an_elf_vmlinux_with_a_directory_as_initrd, boots_a_32_bit_kernel, boots_with_two_cpus, power_button_and_monitor])

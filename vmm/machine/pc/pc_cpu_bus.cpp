@@ -1,0 +1,71 @@
+#include "vmm/machine/pc/pc_cpu_bus.h"
+
+namespace vmm {
+
+std::uint64_t PcCpuBus::mmio_read(GuestPhys a, unsigned size) {
+    MutexLock lock(needs_.device_lock);
+    if (own_apic(a)) return apic_->read(a & 0xfff, size);
+    return needs_.memory.read(a, size);
+}
+
+void PcCpuBus::mmio_write(GuestPhys a, unsigned size, std::uint64_t value) {
+    MutexLock lock(needs_.device_lock);
+    if (own_apic(a)) return apic_->write(a & 0xfff, size, value);
+    needs_.memory.write(a, size, value);
+}
+
+std::uint32_t PcCpuBus::port_read(std::uint16_t port, unsigned size) {
+    MutexLock lock(needs_.device_lock);
+    return std::uint32_t(needs_.io.read(port, size));
+}
+
+void PcCpuBus::port_write(std::uint16_t port, unsigned size, std::uint32_t value) {
+    MutexLock lock(needs_.device_lock);
+    needs_.io.write(port, size, value);
+}
+
+std::optional<std::uint8_t> PcCpuBus::acknowledge_interrupt() {
+    MutexLock lock(needs_.device_lock);
+    int vector = apic_->acknowledge();
+    if (vector < 0) return std::nullopt;
+    return std::uint8_t(vector);
+}
+
+std::uint8_t PcCpuBus::task_priority() {
+    MutexLock lock(needs_.device_lock);
+    return apic_->cr8();
+}
+
+void PcCpuBus::set_task_priority(std::uint8_t cr8) {
+    MutexLock lock(needs_.device_lock);
+    apic_->set_cr8(cr8);
+}
+
+std::optional<std::uint64_t> PcCpuBus::apic_msr_read(std::uint32_t index) {
+    MutexLock lock(needs_.device_lock);
+    return apic_->read_msr(index);
+}
+
+bool PcCpuBus::apic_msr_write(std::uint32_t index, std::uint64_t value) {
+    MutexLock lock(needs_.device_lock);
+    return apic_->write_msr(index, value);
+}
+
+void PcCpuBus::set_ferr(bool asserted) {
+    MutexLock lock(needs_.device_lock);
+    needs_.ferr.set(asserted);
+}
+
+void PcCpuBus::interrupt_changed() {
+    if (!vcpu_) return;
+    vcpu_->interrupt_changed();
+    thread_->wake();
+}
+
+void PcCpuBus::send(CpuSignal what, std::uint8_t vector) {
+    if (!vcpu_) return;
+    vcpu_->signal(what, vector);
+    thread_->wake();
+}
+
+} // namespace vmm

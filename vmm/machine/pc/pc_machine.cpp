@@ -1,0 +1,401 @@
+#include "vmm/machine/pc/pc_machine.h"
+
+#include "firmware/acpi/acpi_tables.h"
+#include "firmware/smbios/smbios_tables.h"
+
+#include <algorithm>
+
+namespace vmm {
+
+namespace {
+
+// QEMU's layout: RAM below 4 GiB ends at 3 GiB when there is more than 3.5 GiB, so that PCI gets its window.
+constexpr std::uint64_t low_ram_limit = 3 * GiB + 512 * MiB, low_ram_split = 3 * GiB;
+constexpr GuestPhys io_apic_base = 0xfec00000, hpet_base = 0xfed00000;
+constexpr std::uint16_t pm_base = 0x600, smbus_base = 0x700;
+constexpr std::uint16_t serial_ports[] = {0x3f8, 0x2f8, 0x3e8, 0x2e8};
+constexpr unsigned serial_irqs[] = {4, 3, 4, 3};
+
+x86::Segment segment(firmware::BootSegment const& s) {
+    return {.base = s.base, .limit = s.limit, .attributes = s.attributes, .selector = s.selector};
+}
+
+// The boot processor's state for a kernel entered without firmware.
+void apply_boot_entry(x86::State& s, firmware::BootEntry const& entry) {
+    s.gpr = entry.gpr;
+    s.rip = entry.rip;
+    s.rflags = entry.rflags;
+    s.cr0 = entry.cr0, s.cr3 = entry.cr3, s.cr4 = entry.cr4, s.efer = entry.efer;
+    s.seg[x86::cs] = segment(entry.cs), s.seg[x86::ds] = segment(entry.ds), s.seg[x86::es] = segment(entry.es);
+    s.seg[x86::fs] = segment(entry.fs), s.seg[x86::gs] = segment(entry.gs), s.seg[x86::ss] = segment(entry.ss);
+    s.seg[x86::tr] = segment(entry.tr), s.seg[x86::ldtr] = segment(entry.ldt);
+    s.gdtr = {entry.gdt.base, entry.gdt.limit};
+    s.idtr = {entry.idt.base, entry.idt.limit};
+}
+
+} // namespace
+
+Result<std::unique_ptr<PcMachine>> PcMachine::create(PcConfig config, Needs needs) {
+    auto ram = TRY(RamBlock::create("pc.ram", config.ram_bytes));
+    std::optional<firmware::KernelLoader> kernel;
+    if (config.kernel) kernel = TRY(firmware::KernelLoader::create(*config.kernel));
+    std::unique_ptr<PcMachine> machine(new PcMachine(std::move(config), std::move(needs), std::move(ram)));
+    machine->kernel_ = std::move(kernel);
+    TRY(machine->reset());
+    return machine;
+}
+
+PcMachine::PcMachine(PcConfig config, Needs needs, std::unique_ptr<RamBlock> ram)
+    : config_(std::move(config)), needs_(std::move(needs)), device_lock_(needs_.device_lock), ram_(std::move(ram)),
+      apic_bus_(needs_.log), pic_({.intr = apic_bus_.lint(0), .log = needs_.log}),
+      io_apic_({.bus = apic_bus_, .log = needs_.log}, {}),
+      hpet_({.timers = timers_, .irq0 = isa_irqs_[0], .irq8 = isa_irqs_[8], .pins = io_apic_pins(), .msi = &apic_bus_},
+            {}),
+      pit_({.out0 = hpet_.pit_input(), .timers = timers_}),
+      rtc_({.irq = hpet_.rtc_input(), .timers = timers_, .wall = wall_clock_}, {.base_offset = config_.rtc_offset}),
+      speaker_gate_(pit_), i8042_({.keyboard_irq = isa_irqs_[1],
+                                   .auxiliary_irq = isa_irqs_[12],
+                                   .a20 = a20_keyboard_,
+                                   .reset = reset_line_,
+                                   .keyboard = keyboard_,
+                                   .auxiliary = mouse_}),
+      port92_({.a20 = a20_port92_, .reset = reset_line_}),
+      acpi_pm_({.sci = isa_irqs_[9], .timers = timers_, .power = power_, .log = needs_.log}) {
+    clock_.stop();
+    a20_port92_.machine = a20_keyboard_.machine = power_.machine = this;
+    reset_line_.action = [this] { request_reset(); };
+    for (unsigned irq = 0; irq < isa_irqs_.size(); ++irq) {
+        isa_irqs_[irq].pic = &pic_.input(irq);
+        isa_irqs_[irq].io_apic = irq == 2 ? nullptr : &io_apic_.input(irq == 0 ? 2 : irq); // the MADT's override
+    }
+    apic_bus_.attach(io_apic_);
+    map_ram();
+
+    dev::Piix3::Needs piix3{.reset = &reset_line_};
+    for (unsigned irq = 0; irq < isa_irqs_.size(); ++irq) piix3.irqs[irq] = &isa_irqs_[irq];
+    piix3_.emplace(piix3);
+    pci_.emplace(dev::PciBus::Needs{.memory = memory_, .io = io_, .intx = *piix3_});
+    i440fx_.emplace(dev::I440fx::Needs{.memory = memory_, .ram = *ram_});
+    piix4_pm_.emplace(dev::Piix4Pm::Needs{.io = io_, .acpi = acpi_pm_});
+    pci_->attach({0, 0}, i440fx_->function()).value();
+    pci_->attach({1, 0}, piix3_->function()).value();
+    pci_->attach({1, 3}, piix4_pm_->function()).value();
+    pci_ports_.emplace(dev::PciConfigPorts::Needs{.bus = *pci_, .reset_control = piix3_->reset_control()});
+    map_ports();
+    fill_cmos();
+    make_cpus();
+    make_timers_run();
+}
+
+PcMachine::~PcMachine() {
+    park_all();
+    needs_.loop.set_deadline_source({});
+    cpus_.clear();
+}
+
+void PcMachine::map_ram() {
+    below_4g_ = ram_->size() > low_ram_limit ? low_ram_split : ram_->size();
+    above_4g_ = ram_->size() - below_4g_;
+    memory_.map({.name = "ram-below-4g",
+                 .range = AddressRange::of(0, below_4g_),
+                 .backing = Backing::of_ram(*ram_),
+                 .priority = dev::pci_priority::ram});
+    if (above_4g_)
+        memory_.map({.name = "ram-above-4g",
+                     .range = AddressRange::of(4 * GiB, above_4g_),
+                     .backing = Backing::of_ram(*ram_, below_4g_),
+                     .priority = dev::pci_priority::ram});
+    if (config_.hpet)
+        memory_.map({.name = "hpet",
+                     .range = AddressRange::of(hpet_base, 0x400),
+                     .backing = Backing::of_io(hpet_, {.min_impl = 4, .max_impl = 8}),
+                     .priority = dev::pci_priority::legacy});
+    memory_.map({.name = "ioapic",
+                 .range = AddressRange::of(io_apic_base, 0x1000),
+                 .backing = Backing::of_io(io_apic_, {.min_impl = 4, .max_impl = 4}),
+                 .priority = dev::pci_priority::legacy});
+}
+
+std::vector<dev::IrqLine*> PcMachine::io_apic_pins() {
+    std::vector<dev::IrqLine*> pins;
+    for (unsigned pin = 0; pin < dev::IoApic::pins; ++pin) pins.push_back(&io_apic_.input(pin));
+    return pins;
+}
+
+// The memory sizes and equipment a BIOS and old boot loaders read (PC/AT CMOS map).
+void PcMachine::fill_cmos() {
+    auto word = [&](std::uint8_t index, std::uint64_t value) {
+        rtc_.set_cmos(index, std::uint8_t(value));
+        rtc_.set_cmos(std::uint8_t(index + 1), std::uint8_t(value >> 8));
+    };
+    word(0x15, 640);
+    std::uint64_t extended_kib = below_4g_ > MiB ? std::min<std::uint64_t>((below_4g_ - MiB) / KiB, 0xffff) : 0;
+    word(0x17, extended_kib);
+    word(0x30, extended_kib);
+    word(0x34, below_4g_ > 16 * MiB ? std::min<std::uint64_t>((below_4g_ - 16 * MiB) / (64 * KiB), 0xffff) : 0);
+    word(0x5b, above_4g_ / (64 * KiB));
+    rtc_.set_cmos(0x5d, std::uint8_t(above_4g_ / (64 * KiB) >> 16));
+    rtc_.set_cmos(0x5f, std::uint8_t(config_.cpus - 1));
+    rtc_.set_cmos(0x14, 0x06); // FPU, PS/2 mouse
+}
+
+void PcMachine::port(char const* name, std::uint16_t base, std::uint64_t size, IoHandler& handler, AccessRules rules) {
+    io_.map({.name = name, .range = AddressRange::of(base, size), .backing = Backing::of_io(handler, rules)});
+}
+
+void PcMachine::map_ports() {
+    AddressSpace::Batch batch(io_);
+    port("pic", 0x20, 2, pic_.master_ports());
+    port("pic", 0xa0, 2, pic_.slave_ports());
+    port("elcr", 0x4d0, 2, pic_.elcr_ports());
+    port("pit", 0x40, 4, pit_);
+    port("rtc", 0x70, 4, rtc_);
+    port("pcspk", 0x61, 1, speaker_gate_);
+    port("i8042-data", dev::I8042::data_port, 1, i8042_.data(), dev::I8042::access_rules);
+    port("i8042-cmd", dev::I8042::command_port, 1, i8042_.command(), dev::I8042::access_rules);
+    port("port92", 0x92, 1, port92_, dev::Port92::access_rules);
+    port("post", dev::PostPort::default_port, 1, post_, dev::PostPort::access_rules);
+    port("apm", 0xb2, dev::AcpiPm::smi_size, acpi_pm_.smi(), dev::AcpiPm::smi_rules);
+    port("pci-conf", dev::PciConfigPorts::port, dev::PciConfigPorts::region_size, *pci_ports_,
+         dev::PciConfigPorts::access_rules);
+    for (unsigned n = 0; n < 4; ++n) {
+        if (!config_.serial[n]) continue;
+        serial_[n].emplace(
+            dev::Uart16550::Needs{.irq = isa_irqs_[serial_irqs[n]], .timers = timers_, .output = *config_.serial[n]});
+        port("serial", serial_ports[n], dev::Uart16550::region_size, *serial_[n], dev::Uart16550::access_rules);
+    }
+    if (config_.debugcon) {
+        debugcon_.emplace(*config_.debugcon->sink);
+        port("debugcon", config_.debugcon->port, 1, *debugcon_, dev::DebugConsole::access_rules);
+    }
+    if (config_.debug_exit) {
+        debug_exit_.emplace([this](int status) {
+            for (Cpu& cpu : cpus_) cpu.thread->ask_to_park();
+            needs_.loop.post([this, status] { needs_.events.on_debug_exit(status); });
+        });
+        port("debug-exit", config_.debug_exit->port, config_.debug_exit->size, *debug_exit_,
+             {.max_guest = 4, .max_impl = 4, .unaligned = true});
+    }
+    if (config_.testdev) {
+        std::vector<dev::IrqLine*> lines;
+        for (unsigned pin = 0; pin < dev::IoApic::pins; ++pin)
+            lines.push_back(pin < 16 ? static_cast<dev::IrqLine*>(&isa_irqs_[pin]) : &io_apic_.input(pin));
+        testdev_.emplace(lines);
+        using T = dev::PcTestdev;
+        port("testdev", T::latch_port, 4, testdev_->latch(), T::latch_rules);
+        port("testdev-flush", T::flush_port, 4, testdev_->flush(), T::flush_rules);
+        port("testdev-byte", T::byte_port, 1, testdev_->byte(), T::byte_rules);
+        port("testdev-irq", T::irq_port, T::irq_lines, testdev_->irqs(), T::irq_rules);
+        memory_.map({.name = "testdev",
+                     .range = AddressRange::of(T::scratch_address, T::scratch_size),
+                     .backing = Backing::of_io(testdev_->scratch(), T::scratch_rules),
+                     .priority = dev::pci_priority::legacy});
+    }
+}
+
+void PcMachine::make_cpus() {
+    for (unsigned n = 0; n < config_.cpus; ++n) {
+        Cpu cpu;
+        cpu.bus = std::make_unique<PcCpuBus>(PcCpuBus::Needs{
+            .device_lock = device_lock_, .memory = memory_, .io = io_, .clock = clock_, .ferr = isa_irqs_[13]});
+        cpu.apic = std::make_unique<dev::LocalApic>(
+            dev::LocalApic::Needs{
+                .cpu = *cpu.bus, .bus = apic_bus_, .pic = pic_, .timers = timers_, .tsc = tsc_, .log = needs_.log},
+            dev::LocalApic::Config{.id = n,
+                                   .bootstrap = n == 0,
+                                   .x2apic = config_.cpu_model.has(x86::Feature::x2apic),
+                                   .tsc_deadline = config_.cpu_model.has(x86::Feature::tsc_deadline),
+                                   .physical_address_bits = config_.cpu_model.physical_bits});
+        cpu.bus->connect(*cpu.apic);
+        apic_bus_.attach(*cpu.apic);
+        cpu.vcpu = needs_.engine.make_vcpu(*cpu.bus, config_.cpu_model, {.apic_id = n, .bsp = n == 0});
+        cpu.thread = std::make_unique<VcpuThread>(
+            fmt::format("CPU {}/{}", n, cpu.vcpu->engine_name()), *cpu.vcpu,
+            VcpuThread::Events{.on_shutdown = [this] { request_reset(); },
+                               .on_internal_error =
+                                   [this](std::string const& text) {
+                                       needs_.loop.post([this, text] { needs_.events.on_internal_error(text); });
+                                   }});
+        cpu.bus->connect(*cpu.vcpu, *cpu.thread);
+        cpus_.push_back(std::move(cpu));
+    }
+}
+
+void PcMachine::make_timers_run() {
+    timers_.set_on_earlier([this] { needs_.loop.wake(); });
+    needs_.loop.set_deadline_source({.next =
+                                         [this] {
+                                             MutexLock lock(device_lock_);
+                                             Nanoseconds deadline = timers_.next_deadline();
+                                             if (deadline == TimerQueue::never || !clock_.running())
+                                                 return TimerQueue::never;
+                                             return host_monotonic() +
+                                                    std::max<Nanoseconds>(0, deadline - clock_.now());
+                                         },
+                                     .run =
+                                         [this] {
+                                             MutexLock lock(device_lock_);
+                                             timers_.run_expired();
+                                         }});
+}
+
+// The A20 gate: with the line low, odd megabytes show the even ones below. Only the first matters to software that uses
+// it.
+void PcMachine::update_a20() {
+    bool on = a20_port92_.level || a20_keyboard_.level;
+    if (on == !a20_alias_) return;
+    if (on) {
+        memory_.unmap(*a20_alias_);
+        a20_alias_.reset();
+    } else {
+        std::uint64_t size = std::min<std::uint64_t>(MiB, below_4g_ > MiB ? below_4g_ - MiB : 0);
+        if (size)
+            a20_alias_ = memory_.map({.name = "a20-wrap",
+                                      .range = AddressRange::of(MiB, size),
+                                      .backing = Backing::of_ram(*ram_),
+                                      .priority = dev::pci_priority::legacy});
+    }
+}
+
+void PcMachine::Power::power_off() {
+    for (Cpu& cpu : machine->cpus_) cpu.thread->ask_to_park();
+    machine->needs_.loop.post([m = machine] { m->needs_.events.on_power_off(); });
+}
+
+// From a vCPU's or the loop's thread, with or without the device lock: the work is done on the loop.
+void PcMachine::request_reset() {
+    for (Cpu& cpu : cpus_) cpu.thread->ask_to_park();
+    needs_.loop.post([this] {
+        if (std::exchange(reset_pending_, true)) return;
+        needs_.loop.post([this] { reset_pending_ = false; });
+        needs_.events.on_reset_request();
+    });
+}
+
+void PcMachine::park_all() {
+    for (Cpu& cpu : cpus_) cpu.thread->ask_to_park();
+    for (Cpu& cpu : cpus_) cpu.thread->wait_until_parked();
+}
+
+void PcMachine::resume_all() {
+    for (Cpu& cpu : cpus_) cpu.thread->resume();
+}
+
+void PcMachine::start() {
+    if (running_) return;
+    running_ = true;
+    {
+        MutexLock lock(device_lock_);
+        clock_.start();
+    }
+    needs_.loop.wake();
+    resume_all();
+}
+
+void PcMachine::stop() {
+    running_ = false;
+    park_all();
+    MutexLock lock(device_lock_);
+    clock_.stop();
+}
+
+void PcMachine::reset_devices() {
+    for (Cpu& cpu : cpus_) cpu.apic->reset();
+    pic_.reset();
+    io_apic_.reset();
+    hpet_.reset();
+    pit_.reset();
+    rtc_.reset();
+    speaker_gate_.reset();
+    keyboard_.reset();
+    mouse_.reset();
+    i8042_.reset();
+    port92_.reset();
+    post_.reset();
+    acpi_pm_.reset();
+    for (auto& serial : serial_)
+        if (serial) serial->reset();
+    if (testdev_) testdev_->reset();
+    i440fx_->reset();
+    piix3_->reset();
+    piix4_pm_->reset();
+    pci_ports_->reset();
+}
+
+Result<void> PcMachine::reset() {
+    park_all();
+    {
+        MutexLock lock(device_lock_);
+        reset_devices();
+        for (unsigned n = 0; n < cpus_.size(); ++n) cpus_[n].vcpu->reset(n == 0);
+        if (kernel_) TRY(prepare_boot());
+    }
+    if (running_) resume_all();
+    return {};
+}
+
+// What firmware would have done before it starts an operating system, then the kernel itself.
+Result<void> PcMachine::prepare_boot() {
+    a20_port92_.set(true);
+    i440fx_->enable_shadow_ram();
+    piix3_->route({10, 10, 11, 11});
+    piix4_pm_->assign(pm_base, smbus_base);
+    acpi_pm_.enter_acpi_mode();
+    i8042_.set_up_as_firmware();
+    for (Cpu& cpu : cpus_)
+        if (cpu.apic->bootstrap()) cpu.apic->set_up_virtual_wire();
+    firmware::AcpiConfig acpi{
+        .cpus = unsigned(cpus_.size()), .com = {}, .hpet = config_.hpet, .vga = false, .pm_base = pm_base};
+    firmware::BootPlatform platform;
+    platform.ram_below_4g = below_4g_;
+    platform.ram_above_4g = above_4g_;
+    platform.vga_text = false;
+    for (unsigned n = 0; n < 4; ++n) {
+        acpi.com[n] = serial_[n].has_value();
+        platform.com_ports[n] = serial_[n] ? serial_ports[n] : 0;
+    }
+    firmware::AcpiPlacement tables = TRY(firmware::place_acpi_tables(memory_, acpi, below_4g_));
+    platform.rsdp = tables.rsdp;
+    platform.acpi_tables.push_back(tables.range);
+    auto smbios = TRY(firmware::place_smbios_tables(
+        memory_,
+        firmware::SmbiosConfig{.cpus = unsigned(cpus_.size()), .ram_below_4g = below_4g_, .ram_above_4g = above_4g_},
+        tables.range.first));
+    if (smbios) platform.acpi_tables.push_back(*smbios);
+    firmware::BootEntry entry = TRY(kernel_->load(memory_, platform));
+    x86::State state = cpus_[0].vcpu->state();
+    apply_boot_entry(state, entry);
+    cpus_[0].vcpu->set_state(state);
+    return {};
+}
+
+void PcMachine::press_power_button() {
+    MutexLock lock(device_lock_);
+    acpi_pm_.press_power_button();
+}
+
+void PcMachine::inject_nmi() {
+    MutexLock lock(device_lock_);
+    for (Cpu& cpu : cpus_) cpu.bus->nmi();
+}
+
+x86::State PcMachine::cpu_state(unsigned n) {
+    park_all();
+    x86::State state = cpus_[n].vcpu->state();
+    if (running_) resume_all();
+    return state;
+}
+
+std::optional<GuestPhys> PcMachine::translate(unsigned n, std::uint64_t linear) {
+    park_all();
+    std::optional<GuestPhys> physical = cpus_[n].vcpu->translate(linear);
+    if (running_) resume_all();
+    return physical;
+}
+
+std::vector<std::string> const& PcMachine::notes() const {
+    static std::vector<std::string> const none;
+    return kernel_ ? kernel_->notes() : none;
+}
+
+} // namespace vmm

@@ -1,0 +1,84 @@
+#include "vmm/program/machine_control.h"
+
+#include <Zydis/Zydis.h>
+
+#include <cstring>
+
+namespace vmm {
+
+PcControl::PcControl(PcMachine& machine, Hooks hooks) : machine_(machine), hooks_(std::move(hooks)) {
+    topics_.push_back({"mtree", "show memory tree", "", [this](std::string_view) -> Result<std::string> {
+                           return machine_.memory().describe() + machine_.io().describe();
+                       }});
+    topics_.push_back({"pci", "show PCI info", "",
+                       [this](std::string_view) -> Result<std::string> { return machine_.pci().describe(); }});
+}
+
+void PcControl::stop() {
+    if (state_ != monitor::RunState::running) return;
+    machine_.stop();
+    state_ = monitor::RunState::paused;
+}
+
+Result<void> PcControl::cont() {
+    if (state_ == monitor::RunState::internal_error) return error("Resetting the Virtual Machine is required");
+    if (state_ == monitor::RunState::shutdown) TRY(machine_.reset());
+    machine_.start();
+    state_ = monitor::RunState::running;
+    return {};
+}
+
+std::string PcControl::registers_text(std::size_t cpu) const {
+    return x86::describe(machine_.cpu_state(unsigned(cpu)));
+}
+
+std::optional<std::uint64_t> PcControl::register_value(std::size_t cpu, std::string_view name) const {
+    static constexpr char const* names[] = {"ax", "cx", "dx", "bx", "sp", "bp", "si", "di"};
+    x86::State s = machine_.cpu_state(unsigned(cpu));
+    if (name == "pc" || name == "eip" || name == "rip") return s.rip;
+    if (name == "eflags" || name == "rflags") return s.rflags;
+    if (name == "cr0") return s.cr0;
+    if (name == "cr2") return s.cr2;
+    if (name == "cr3") return s.cr3;
+    if (name == "cr4") return s.cr4;
+    for (unsigned i = 0; i < 8; ++i)
+        if (name.size() == 3 && name.substr(1) == names[i]) {
+            if (name[0] == 'e') return std::uint32_t(s.gpr[i]);
+            if (name[0] == 'r') return s.gpr[i];
+        }
+    for (unsigned i = 8; i < 16; ++i)
+        if (name == fmt::format("r{}", i)) return s.gpr[i];
+    return std::nullopt;
+}
+
+bool PcControl::read_memory(monitor::Space space, std::size_t cpu, std::uint64_t address,
+                            std::span<std::uint8_t> to) const {
+    while (!to.empty()) {
+        std::uint64_t in_page = page_size - (address & (page_size - 1));
+        std::uint64_t chunk = std::min<std::uint64_t>(in_page, to.size());
+        std::optional<GuestPhys> physical = address;
+        if (space == monitor::Space::virtual_of_cpu) physical = machine_.translate(unsigned(cpu), address);
+        std::uint8_t const* from = physical ? machine_.memory().ram_pointer(*physical, chunk, false) : nullptr;
+        if (!from) return false;
+        std::memcpy(to.data(), from, chunk);
+        to = to.subspan(chunk), address += chunk;
+    }
+    return true;
+}
+
+std::optional<monitor::MachineControl::Instruction> PcControl::disassemble(std::size_t cpu, std::uint64_t address,
+                                                                           std::span<std::uint8_t const> bytes) const {
+    x86::State s = machine_.cpu_state(unsigned(cpu));
+    bool big = s.seg[x86::cs].attributes & x86::attr::db;
+    ZydisMachineMode mode = s.code64() ? ZYDIS_MACHINE_MODE_LONG_64
+                            : big      ? ZYDIS_MACHINE_MODE_LEGACY_32
+                                       : ZYDIS_MACHINE_MODE_LEGACY_16;
+    ZydisDisassembledInstruction instruction;
+    if (!ZYAN_SUCCESS(ZydisDisassembleATT(mode, address, bytes.data(), bytes.size(), &instruction)))
+        return Instruction{"(bad)", 1};
+    return Instruction{instruction.text, instruction.info.length};
+}
+
+bool PcControl::kvm_enabled() const { return std::strcmp(machine_.vcpu(0).engine_name(), "kvm") == 0; }
+
+} // namespace vmm

@@ -1,0 +1,49 @@
+#include "vmm/program/offering.h"
+
+#include "vmm/cpu/x86/cpu_model.h"
+
+#include <sys/sysinfo.h>
+
+namespace vmm {
+
+Offering make_offering() {
+    Offering o;
+    o.version = VMM_VERSION;
+    o.machines = {{.name = "pc",
+                   .description = "Standard PC (i440FX + PIIX, 1996)",
+                   .alias_of = "pc-i440fx-7.2",
+                   .max_cpus = 255,
+                   .properties = {}},
+                  {.name = "pc-i440fx-7.2",
+                   .description = "Standard PC (i440FX + PIIX, 1996)",
+                   .alias_of = "",
+                   .is_default = true,
+                   .max_cpus = 255,
+                   .properties = {}}};
+    o.accels = {"tcg"};
+    o.cpu_models = x86::cpu_model_names();
+    o.cpu_help = x86::describe_cpu_models();
+    o.devices = {{.name = "isa-debug-exit",
+                  .category = "Misc",
+                  .bus = "ISA",
+                  .alias = "",
+                  .description = "ends the program with the status a guest writes",
+                  .properties = {{"iobase", "uint32", "first port"}, {"iosize", "uint32", "ports, 1 to 4"}}},
+                 {.name = "pc-testdev",
+                  .category = "Misc",
+                  .bus = "ISA",
+                  .alias = "",
+                  .description = "latches and interrupt lines for bare-metal test suites",
+                  .properties = {}},
+                 {.name = "isa-debugcon",
+                  .category = "Input",
+                  .bus = "ISA",
+                  .alias = "",
+                  .description = "debug console port",
+                  .properties = {{"iobase", "uint32", "port"}, {"chardev", "str", "character backend"}}}};
+    struct sysinfo info {};
+    if (sysinfo(&info) == 0) o.host_memory_bytes = (std::uint64_t(info.totalram) + info.totalswap) * info.mem_unit;
+    return o;
+}
+
+} // namespace vmm

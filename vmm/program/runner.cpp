@@ -1,0 +1,172 @@
+#include "vmm/program/runner.h"
+
+#include "monitor/monitor.h"
+#include "ui/chardev/mux.h"
+#include "vmm/options/keyval.h"
+
+namespace vmm {
+
+Result<std::unique_ptr<Runner>> Runner::create(Config config, Log& log) {
+    std::unique_ptr<Runner> runner(new Runner(std::move(config), log));
+    runner->loop_ = TRY(EventLoop::create());
+    TRY(runner->open_console());
+    TRY(runner->make_machine());
+    TRY(runner->make_monitors());
+    return runner;
+}
+
+Runner::Runner(Config config, Log& log) : config_(std::move(config)), log_(log) {}
+
+Runner::~Runner() {
+    monitors_.clear();
+    for (ui::DeviceLink* link : serial_links_)
+        if (link) link->detach();
+    machine_.reset();
+}
+
+Result<void> Runner::open_console() {
+    terminal_ = TRY(ui::Terminal::create(*loop_, {.on_terminate = [this](std::string const& text) {
+        log_.message("", text);
+        quit(0);
+    }}));
+    backends_ = TRY(ui::CharBackends::create(config_, {.loop = *loop_,
+                                                       .terminal = *terminal_,
+                                                       .log = log_,
+                                                       .quit = [this] { quit(0); },
+                                                       .commit_drives = [] { return std::size_t(0); }}));
+    return {};
+}
+
+Result<dev::CharSink*> Runner::link_to(std::string const& chardev) {
+    ui::CharStream* stream = TRY(backends_->claim(chardev));
+    links_.push_back(std::make_unique<ui::DeviceLink>(*stream, device_lock_));
+    return static_cast<dev::CharSink*>(links_.back().get());
+}
+
+Result<void> Runner::apply_devices(PcConfig& pc) {
+    for (DeviceConfig const& device : config_.devices) {
+        auto number = [&](char const* name, std::uint64_t fallback) -> Result<std::uint64_t> {
+            std::string const* text = device.properties.find(name);
+            if (!text) return fallback;
+            auto value = parse_number(name, *text);
+            if (!value) return value.error().with_prefix(device.origin);
+            return *value;
+        };
+        if (device.driver == "isa-debug-exit") {
+            std::uint64_t base = TRY(number("iobase", dev::IsaDebugExit::default_port)),
+                          size = TRY(number("iosize", dev::IsaDebugExit::default_size));
+            if (size == 0 || size > dev::IsaDebugExit::max_size || base + size > 0x10000)
+                return error("{}: iobase={:#x},iosize={} does not lie in the I/O ports (iosize is 1 to 4)",
+                             device.origin, base, size);
+            pc.debug_exit = PcConfig::DebugExit{std::uint16_t(base), std::uint16_t(size)};
+        } else if (device.driver == "pc-testdev") {
+            pc.testdev = true;
+        } else if (device.driver == "isa-debugcon") {
+            std::string const* chardev = device.properties.find("chardev");
+            if (!chardev) return error("{}: isa-debugcon needs chardev=", device.origin);
+            std::uint64_t port = TRY(number("iobase", dev::DebugConsole::default_port));
+            if (port > 0xffff) return error("{}: iobase={:#x} is no I/O port", device.origin, port);
+            pc.debugcon = PcConfig::Debugcon{TRY(link_to(*chardev)), std::uint16_t(port)};
+        }
+    }
+    return {};
+}
+
+static std::string cpu_specification(CpuConfig const& cpu) {
+    std::string text = cpu.model.empty() ? "max" : cpu.model;
+    for (auto const& [name, value] : cpu.properties.items) text += "," + name + "=" + value;
+    return text;
+}
+
+Result<void> Runner::make_machine() {
+    TcgOptions tcg;
+    for (AccelConfig const& accel : config_.accels) {
+        if (std::string const* size = accel.properties.find("tb-size"))
+            tcg.code_cache_bytes = TRY(parse_size("tb-size", *size, MiB));
+        break;
+    }
+    engine_ = make_tcg_engine(tcg, log_);
+
+    PcConfig pc;
+    pc.ram_bytes = config_.memory_bytes;
+    pc.cpus = config_.smp.cpus;
+    std::vector<std::string> warnings;
+    pc.cpu_model = TRY(x86::make_cpu_model(cpu_specification(config_.cpu), engine_->features(), warnings));
+    for (std::string const& warning : warnings) log_.warn("{}", warning);
+    for (std::size_t n = 0; n < config_.serials.size() && n < 4; ++n) {
+        serial_links_.push_back(nullptr);
+        if (config_.serials[n].empty()) continue;
+        pc.serial[n] = TRY(link_to(config_.serials[n]));
+        serial_links_.back() = links_.back().get();
+    }
+    if (config_.debugcon)
+        pc.debugcon = PcConfig::Debugcon{TRY(link_to(config_.debugcon->chardev)), config_.debugcon->iobase};
+    TRY(apply_devices(pc));
+    if (config_.kernel.empty())
+        return error("there is nothing to boot: this build needs -kernel FILE (a Linux bzImage, an ELF vmlinux or a "
+                     "multiboot program); booting "
+                     "disks through firmware is not built yet");
+    pc.kernel = firmware::KernelOptions{.kernel = config_.kernel, .append = config_.append, .initrd = config_.initrd};
+    machine_ = TRY(PcMachine::create(
+        std::move(pc), {.loop = *loop_,
+                        .log = log_,
+                        .engine = *engine_,
+                        .device_lock = device_lock_,
+                        .events = {.on_reset_request = [this] { guest_reset(); },
+                                   .on_power_off = [this] { guest_power_off(); },
+                                   .on_debug_exit = [this](int status) { quit(status); },
+                                   .on_internal_error = [this](std::string const& text) { internal_error(text); }}}));
+    for (std::string const& note : machine_->notes()) log_.message("", note);
+    for (std::size_t n = 0; n < serial_links_.size(); ++n)
+        if (serial_links_[n]) serial_links_[n]->attach(*machine_->serial(unsigned(n)));
+    control_ = std::make_unique<PcControl>(
+        *machine_, PcControl::Hooks{.quit = [this] { quit(0); }, .reset = [this] { guest_reset(); }});
+    return {};
+}
+
+Result<void> Runner::make_monitors() {
+    for (MonitorConfig const& config : config_.monitors) {
+        ui::CharStream* stream = TRY(backends_->claim(config.chardev));
+        monitors_.push_back(std::make_unique<monitor::Monitor>(monitor::Monitor::Needs{
+            .stream = *stream, .machine = *control_, .log = log_, .version = VMM_VERSION, .vm_name = config_.name}));
+    }
+    return {};
+}
+
+int Runner::run() {
+    if (!config_.start_paused) {
+        machine_->start();
+        control_->set_state(monitor::RunState::running);
+    }
+    loop_->run();
+    machine_->stop();
+    return status_;
+}
+
+void Runner::quit(int status) {
+    status_ = status;
+    loop_->stop();
+}
+
+void Runner::guest_reset() {
+    if (config_.on_reboot == OnReboot::shutdown) return guest_power_off();
+    if (auto done = machine_->reset(); !done) {
+        log_.fail("{}", done.error().message());
+        quit(1);
+    }
+}
+
+void Runner::guest_power_off() {
+    if (config_.on_shutdown == OnShutdown::poweroff) return quit(0);
+    machine_->stop();
+    control_->set_state(monitor::RunState::shutdown);
+}
+
+void Runner::internal_error(std::string const& text) {
+    log_.fail("{}", text);
+    machine_->stop();
+    control_->set_state(monitor::RunState::internal_error);
+    if (config_.monitors.empty()) quit(1);
+}
+
+} // namespace vmm

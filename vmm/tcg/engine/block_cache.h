@@ -1,0 +1,64 @@
+// BlockCache: one vCPU's translated blocks, by where their code lies in host memory and the mode they were made for.
+#pragma once
+#include "vmm/memory/ram.h"
+#include "vmm/tcg/backend.h"
+
+#include <cstdint>
+#include <memory>
+#include <unordered_map>
+#include <vector>
+
+namespace vmm::tcg {
+
+struct CachedBlock {
+    RamBlock* ram = nullptr;
+    std::uint64_t page_offset = 0;      // of the page in its RamBlock
+    std::uint64_t next_page_offset = 0; // of the second page (and its block), for a straddling instruction
+    RamBlock* next_ram = nullptr;
+    std::uint64_t mode = 0;
+    std::uint16_t start = 0, bytes = 0, guest_insns = 0;
+    bool crosses_page = false;
+    std::unique_ptr<Translation> translation;
+};
+
+// Used on the vCPU's thread only.
+class BlockCache {
+public:
+    explicit BlockCache(Backend& backend) : backend_(backend) {}
+    ~BlockCache() { clear(); }
+
+    // The block starting at `start` of the page, or null. O(1).
+    CachedBlock* find(RamBlock& ram, std::uint64_t page_offset, std::uint16_t start, std::uint64_t mode) const {
+        auto it = by_key_.find(Key{ram.host() + page_offset + start, mode});
+        return it == by_key_.end() ? nullptr : it->second.get();
+    }
+    CachedBlock& add(std::unique_ptr<CachedBlock> block);
+    // Drops the blocks that touch granules of the page. Their memory stays until bury(): one may be executing.
+    void drop(RamBlock& ram, std::uint64_t page_offset, std::uint64_t granules);
+    void clear();
+    // Frees dropped blocks; nothing translated may be executing.
+    void bury() { graveyard_.clear(); }
+    std::size_t size() const { return by_key_.size(); }
+
+private:
+    struct Key {
+        std::uint8_t const* host;
+        std::uint64_t mode;
+        bool operator==(Key const&) const = default;
+    };
+    struct Hash {
+        std::size_t operator()(Key const& k) const {
+            return (reinterpret_cast<std::uintptr_t>(k.host) ^ k.mode << 40) * 0x9e3779b97f4a7c15ull >> 17;
+        }
+    };
+    void remove(CachedBlock* block);
+    static Key key_of(CachedBlock const& b) { return {b.ram->host() + b.page_offset + b.start, b.mode}; }
+
+    Backend& backend_;
+    std::unordered_map<Key, std::unique_ptr<CachedBlock>, Hash> by_key_;
+    // Blocks by each page they touch (host address of the page).
+    std::unordered_map<std::uint8_t const*, std::vector<CachedBlock*>> by_page_;
+    std::vector<std::unique_ptr<CachedBlock>> graveyard_;
+};
+
+} // namespace vmm::tcg

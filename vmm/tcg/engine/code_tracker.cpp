@@ -1,0 +1,126 @@
+#include "vmm/tcg/engine/code_tracker.h"
+
+#include <algorithm>
+#include <thread>
+
+namespace vmm::tcg {
+
+namespace {
+// The one piece of per-thread state: which vCPU this thread runs. A thread belongs to one machine.
+thread_local CodeUser* thread_user = nullptr;
+} // namespace
+
+void CodeTracker::set_thread_user(CodeUser* user) { thread_user = user; }
+
+void CodeTracker::add(CodeUser& user) {
+    MutexLock lock(mutex_);
+    users_.push_back({&user, {}});
+}
+
+void CodeTracker::remove(CodeUser& user) {
+    MutexLock lock(mutex_);
+    std::erase_if(users_, [&](User const& u) { return u.user == &user; });
+}
+
+std::uint64_t CodeTracker::granules(std::uint64_t offset, std::uint64_t size) {
+    unsigned first = unsigned(offset & (page_size - 1)) >> 6,
+             last = unsigned((offset & (page_size - 1)) + size - 1) >> 6;
+    if (last > 63) last = 63;
+    return (~std::uint64_t(0) >> (63 - last)) & (~std::uint64_t(0) << first);
+}
+
+CodeTracker::Region* CodeTracker::find(RamBlock& block) const {
+    auto const* regions = current_.load(std::memory_order_acquire);
+    if (!regions) return nullptr;
+    for (Region* region : *regions)
+        if (region->block == &block) return region;
+    return nullptr;
+}
+
+std::atomic<std::uint64_t>& CodeTracker::word(RamBlock& block, std::uint64_t page_offset) const {
+    Region* region = find(block);
+    VMM_ASSERT(region);
+    return region->granules[page_offset >> page_bits];
+}
+
+bool CodeTracker::has_code(RamBlock& block, std::uint64_t offset, std::uint64_t size) const {
+    Region* region = find(block);
+    if (!region) return false;
+    for (std::uint64_t at = offset; at < offset + size;) {
+        std::uint64_t page = at & ~(page_size - 1), end = std::min(offset + size, page + page_size);
+        if (region->granules[page >> page_bits].load(std::memory_order_acquire) & granules(at, end - at)) return true;
+        at = end;
+    }
+    return false;
+}
+
+bool CodeTracker::prepare_page(CodeUser& user, RamBlock& block, std::uint64_t page_offset) {
+    std::vector<std::pair<CodeUser*, std::uint64_t>> waiting_for;
+    {
+        MutexLock lock(mutex_);
+        if (!find(block)) {
+            auto region = std::make_unique<Region>();
+            region->block = &block;
+            region->granules = std::make_unique<std::atomic<std::uint64_t>[]>(block.size() >> page_bits);
+            regions_.push_back(std::move(region));
+            auto snapshot = std::make_unique<std::vector<Region*>>();
+            for (auto const& r : regions_) snapshot->push_back(r.get());
+            current_.store(snapshot.get(), std::memory_order_release);
+            snapshots_.push_back(std::move(snapshot));
+            block.set_code_observer(this);
+        }
+        if (block.notes(page_offset).fetch_or(page_has_code, std::memory_order_seq_cst) & page_has_code) return false;
+        for (User& other : users_) {
+            if (other.user == &user) continue;
+            std::uint64_t entries = other.user->guest_entries();
+            if (!other.user->in_guest()) {
+                // It fills TLB entries anew only under the note, but old entries must go before it runs on.
+                other.user->request_safe_point();
+                continue;
+            }
+            other.user->request_safe_point();
+            waiting_for.push_back({other.user, entries});
+        }
+    }
+    for (auto [other, entries] : waiting_for)
+        while (other->in_guest() && other->guest_entries() == entries) std::this_thread::yield();
+    return true;
+}
+
+void CodeTracker::publish(RamBlock& block, std::uint64_t page_offset, std::uint64_t mask) {
+    MutexLock lock(mutex_);
+    word(block, page_offset).fetch_or(mask, std::memory_order_seq_cst);
+    block.notes(page_offset).fetch_or(page_has_code, std::memory_order_seq_cst);
+}
+
+void CodeTracker::code_written(RamBlock& block, std::uint64_t offset, std::uint64_t size) {
+    if (!has_code(block, offset, size)) return;
+    for (std::uint64_t at = offset; at < offset + size;) {
+        std::uint64_t page = at & ~(page_size - 1), end = std::min(offset + size, page + page_size);
+        std::uint64_t mask = granules(at, end - at);
+        {
+            MutexLock lock(mutex_);
+            std::uint64_t left = word(block, page).fetch_and(~mask, std::memory_order_acq_rel) & ~mask;
+            if (left == 0) block.notes(page).fetch_and(std::uint8_t(~page_has_code), std::memory_order_acq_rel);
+            for (User& user : users_) {
+                if (user.user == thread_user) continue;
+                user.waiting.push_back({&block, page, mask});
+                user.user->request_safe_point();
+            }
+        }
+        if (thread_user) thread_user->drop_code(block, page, mask);
+        at = end;
+    }
+}
+
+void CodeTracker::take_invalidations(CodeUser& user) {
+    std::vector<Invalidation> work;
+    {
+        MutexLock lock(mutex_);
+        for (User& u : users_)
+            if (u.user == &user) work.swap(u.waiting);
+    }
+    for (Invalidation const& item : work) user.drop_code(*item.block, item.page_offset, item.mask);
+}
+
+} // namespace vmm::tcg

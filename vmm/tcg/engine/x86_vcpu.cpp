@@ -1,0 +1,333 @@
+#include "vmm/tcg/engine/x86_vcpu.h"
+
+#include "vmm/tcg/guest/x86/events.h"
+#include "vmm/tcg/guest/x86/exceptions.h"
+#include "vmm/tcg/guest/x86/helpers.h"
+#include "vmm/tcg/guest/x86/system.h"
+#include "vmm/tcg/interp/interpreter.h"
+#include "vmm/tcg/ir/passes.h"
+#include "vmm/tcg/ir/text.h"
+
+#include <Zydis/Zydis.h>
+#include <fmt/core.h>
+
+#include <cstring>
+
+namespace vmm::tcg {
+
+using x86::Mode;
+
+namespace {
+
+std::uint64_t pc_mask(EngineContext const& e) { return Mode{e.mode}.is64() ? ~std::uint64_t(0) : 0xffffffff; }
+
+// The general registers' places, by number.
+constexpr auto register_slots = [] {
+    std::array<std::uint32_t, 16> slots{};
+    for (unsigned i = 0; i < 16; ++i) slots[i] = std::uint32_t(x86::slot::gpr(i));
+    return slots;
+}();
+
+GuestInfo::Helper helper(std::uint16_t id) {
+    x86::HelperInfo const& h = x86::helper_info(x86::HelperId(id));
+    // An X86Context begins with its EngineContext, so the two signatures pass the same pointer.
+    return {reinterpret_cast<HelperFunction>(reinterpret_cast<void (*)()>(h.function)),
+            h.name,
+            h.reads,
+            h.writes,
+            h.faults,
+            h.memory,
+            h.exits,
+            h.pure};
+}
+
+} // namespace
+
+std::unique_ptr<Backend> make_interpreter(EngineContext& context, GuestInfo const& guest) {
+    return std::make_unique<interp::Interpreter>(context, guest);
+}
+
+X86Vcpu::X86Vcpu(Config config) : config_(std::move(config)), context_(std::make_unique<x86::X86Context>()) {
+    x86::X86Context& c = *context_;
+    c.bus = &config_.bus;
+    c.model = &config_.model;
+    c.log = &config_.log;
+    c.engine.fp_control = &c.state.mxcsr;
+    c.engine.code_guard = this;
+    mmu_ = std::make_unique<x86::Mmu>(c, config_.bus, config_.model, config_.shared.bus_lock);
+    backend_ = config_.backend(c.engine,
+                               {.pc = &c.state.rip, .pc_mask = pc_mask, .helper = helper, .registers = register_slots});
+    cache_ = std::make_unique<BlockCache>(*backend_);
+    config_.shared.code.add(*this);
+    reset(config_.bsp);
+}
+
+X86Vcpu::~X86Vcpu() { config_.shared.code.remove(*this); }
+
+void X86Vcpu::request_exit() {
+    exit_asked_.store(true, std::memory_order_release);
+    context_->engine.exit_request.store(1, std::memory_order_release);
+}
+
+void X86Vcpu::interrupt_changed() { context_->engine.exit_request.store(1, std::memory_order_release); }
+
+void X86Vcpu::signal(CpuSignal what, std::uint8_t vector) {
+    if (what == CpuSignal::sipi) sipi_vector_.store(vector, std::memory_order_relaxed);
+    signals_.fetch_or(1u << unsigned(what), std::memory_order_release);
+    context_->engine.exit_request.store(1, std::memory_order_release);
+}
+
+void X86Vcpu::request_safe_point() {
+    mmu_->request_flush();
+    context_->engine.exit_request.store(1, std::memory_order_seq_cst);
+}
+
+void X86Vcpu::take_signals() {
+    std::uint32_t bits = signals_.exchange(0, std::memory_order_acquire);
+    if (!bits) return;
+    x86::State& s = context_->state;
+    auto has = [&](CpuSignal what) { return bits >> unsigned(what) & 1; };
+    if (has(CpuSignal::nmi)) s.nmi_pending = true;
+    if (has(CpuSignal::smi)) s.smi_pending = true;
+    if (has(CpuSignal::init)) s.init_pending = true;
+    if (has(CpuSignal::sipi)) s.sipi_pending = true, s.sipi_vector = sipi_vector_.load(std::memory_order_relaxed);
+}
+
+bool X86Vcpu::has_work() const {
+    if (signals_.load(std::memory_order_acquire) || exit_asked_.load(std::memory_order_acquire)) return true;
+    return x86::event_waits(context_->state, config_.bus.interrupt_pending());
+}
+
+vmm::x86::State X86Vcpu::state() const {
+    x86::State s = context_->state;
+    s.rflags = context_->rflags();
+    return s;
+}
+
+void X86Vcpu::set_state(vmm::x86::State const& state) {
+    context_->state = state;
+    context_->engine.fault_pending = fault_none;
+    open_site_ = nullptr;
+    force_single_ = false;
+    x86::state_replaced(*context_);
+}
+
+void X86Vcpu::reset(bool bsp) { set_state(vmm::x86::reset_state(config_.model.signature(), bsp)); }
+
+void X86Vcpu::drop_code(RamBlock& block, std::uint64_t page_offset, std::uint64_t mask) {
+    cache_->drop(block, page_offset, mask);
+    open_site_ = nullptr;
+}
+
+bool X86Vcpu::before_code_write(EngineContext& e, RamBlock& block, std::uint64_t offset, std::uint64_t size) {
+    if (running_single_ || &block != running_ram_ || (offset & ~(page_size - 1)) != running_page_) return true;
+    if (!config_.shared.code.has_code(block, offset, size)) return true;
+    e.fault_pending = fault_retry;
+    return false;
+}
+
+void X86Vcpu::serve_requests() {
+    context_->engine.exit_request.store(0, std::memory_order_seq_cst);
+    mmu_->service_requests();
+    config_.shared.code.take_invalidations(*this);
+    take_signals();
+}
+
+ExitReason X86Vcpu::run(std::uint64_t budget) {
+    x86::X86Context& c = *context_;
+    CodeTracker::set_thread_user(this);
+    std::uint64_t limit = budget ? c.engine.insn_count + budget : ~std::uint64_t(0);
+    for (;;) {
+        if (c.engine.exit_request.load(std::memory_order_acquire)) serve_requests();
+        if (exit_asked_.exchange(false, std::memory_order_acq_rel)) return ExitReason::requested;
+        if (c.engine.insn_count >= limit) return ExitReason::requested;
+        if (x86::event_waits(c.state, config_.bus.interrupt_pending())) {
+            x86::handle_events(c, config_.bsp);
+            open_site_ = nullptr;
+        }
+        switch (c.state.activity) {
+        case vmm::x86::Activity::halted: return ExitReason::halted;
+        case vmm::x86::Activity::wait_for_sipi: return ExitReason::wait_for_sipi;
+        case vmm::x86::Activity::shutdown: return ExitReason::shutdown;
+        case vmm::x86::Activity::running: break;
+        }
+        run_some();
+    }
+}
+
+void X86Vcpu::run_some() {
+    x86::X86Context& c = *context_;
+    cache_->bury();
+    bool stepping = c.mode().is(Mode::single);
+    x86::StepStart step;
+    if (stepping && !x86::begin_single_step(c, step)) return x86::deliver(c);
+    running_single_ = stepping || force_single_;
+    force_single_ = false;
+    std::uint64_t linear = x86::linear_pc(c.state);
+    CachedBlock* block = block_at_pc(c.engine.mode | (running_single_ ? std::uint64_t(Mode::single) : 0));
+    RunResult end{RunEnd::fault, nullptr};
+    if (block) {
+        trace_execution(linear);
+        end = execute(*block, linear);
+    }
+    if (c.engine.fault_pending == fault_retry) {
+        c.engine.fault_pending = fault_none;
+        force_single_ = true;
+        return;
+    }
+    if (stepping && !c.engine.fault_pending) x86::after_single_step(c, step);
+    if (c.engine.fault_pending) {
+        open_site_ = nullptr;
+        return x86::deliver(c);
+    }
+    bool every_block = config_.log.enabled(Trace::exec) || config_.log.enabled(Trace::cpu);
+    open_site_ = running_single_ || every_block ? nullptr : end.site;
+    open_site_page_ = linear & ~(page_size - 1);
+}
+
+RunResult X86Vcpu::execute(CachedBlock& block, std::uint64_t linear) {
+    EngineContext& e = context_->engine;
+    if (open_site_ && !running_single_ && !block.crosses_page && (linear & ~(page_size - 1)) == open_site_page_ &&
+        &block != uncached_.get())
+        backend_->link(*open_site_, *block.translation);
+    open_site_ = nullptr;
+    e.pc_base = context_->state.rip - (linear & (page_size - 1));
+    running_ram_ = block.ram;
+    running_page_ = block.page_offset;
+    guest_entries_.fetch_add(1, std::memory_order_seq_cst);
+    in_guest_.store(true, std::memory_order_seq_cst);
+    RunResult end = backend_->run(*block.translation);
+    in_guest_.store(false, std::memory_order_seq_cst);
+    return end;
+}
+
+// Whether `bytes` of code from state.rip lie within the code segment.
+bool X86Vcpu::code_limit_ok(std::uint64_t bytes) {
+    x86::State const& s = context_->state;
+    return s.code64() || s.rip + bytes - 1 <= s.seg[x86::cs].limit;
+}
+
+CachedBlock* X86Vcpu::block_at_pc(std::uint64_t mode) {
+    x86::X86Context& c = *context_;
+    if (!code_limit_ok(1)) return c.raise(vmm::x86::vec::gp, 0), nullptr;
+    std::uint64_t linear = x86::linear_pc(c.state);
+    x86::FetchResult where = mmu_->fetch_page(linear & ~(page_size - 1));
+    if (!where) return nullptr;
+    std::uint16_t start = std::uint16_t(linear & (page_size - 1));
+    if (where.ram) {
+        CachedBlock* found = cache_->find(*where.ram, where.ram_offset, start, mode);
+        if (found && found->crosses_page) {
+            // The second page must still be the one the block was made from.
+            x86::FetchResult next = mmu_->fetch_page((linear & ~(page_size - 1)) + page_size);
+            if (!next) return nullptr;
+            if (next.ram != found->next_ram || next.ram_offset != found->next_page_offset) {
+                cache_->drop(*where.ram, where.ram_offset, CodeTracker::granules(start, 1));
+                found = nullptr;
+            }
+        }
+        if (found && code_limit_ok(found->bytes)) return found;
+    }
+    std::unique_ptr<CachedBlock> made = translate(where, linear, mode);
+    if (!made) return nullptr;
+    if (!code_limit_ok(made->bytes)) {
+        if (mode & Mode::single) return c.raise(vmm::x86::vec::gp, 0), nullptr;
+        running_single_ = true;
+        return block_at_pc(mode | Mode::single);
+    }
+    if (!made->ram) {
+        if (uncached_) backend_->unlink(*uncached_->translation);
+        uncached_ = std::move(made);
+        return uncached_.get();
+    }
+    return &cache_->add(std::move(made));
+}
+
+std::unique_ptr<CachedBlock> X86Vcpu::translate(x86::FetchResult const& where, std::uint64_t linear,
+                                                std::uint64_t mode) {
+    CodeTracker& code = config_.shared.code;
+    auto block = std::make_unique<CachedBlock>();
+    block->mode = mode;
+    block->start = std::uint16_t(linear & (page_size - 1));
+    if (where.ram && code.prepare_page(*this, *where.ram, where.ram_offset)) mmu_->drop_write_entries(where.host);
+    // Lift from a copy: a write by another vCPU that comes before the granules are published goes unnoticed, so the
+    // bytes are compared again afterwards.
+    ir::Block ir;
+    x86::FetchResult next;
+    for (bool same = false; !same;) {
+        std::memcpy(code_copy_[0].data() + block->start, where.host + block->start, page_size - block->start);
+        x86::CodeWindow window{code_copy_[0].data(), nullptr, block->start};
+        ir = {};
+        if (x86::lift_block(Mode{mode}, config_.model, window, {}, ir) == x86::LiftStatus::needs_next_page) {
+            next = mmu_->fetch_page((linear & ~(page_size - 1)) + page_size);
+            if (!next) return nullptr;
+            if (next.ram) {
+                if (code.prepare_page(*this, *next.ram, next.ram_offset)) mmu_->drop_write_entries(next.host);
+                code.publish(*next.ram, next.ram_offset, 1);
+            }
+            std::memcpy(code_copy_[1].data(), next.host, page_size);
+            window.next_page = code_copy_[1].data();
+            ir = {};
+            x86::LiftStatus status = x86::lift_block(Mode{mode}, config_.model, window, {}, ir);
+            VMM_ASSERT(status == x86::LiftStatus::ok);
+        }
+        std::uint64_t in_first = std::min<std::uint64_t>(ir.guest_bytes, page_size - block->start);
+        if (where.ram) code.publish(*where.ram, where.ram_offset, CodeTracker::granules(block->start, in_first));
+        same = !std::memcmp(code_copy_[0].data() + block->start, where.host + block->start, in_first) &&
+               (!ir.crosses_page || !std::memcmp(code_copy_[1].data(), next.host, ir.guest_bytes - in_first));
+    }
+    block->bytes = ir.guest_bytes;
+    block->guest_insns = ir.guest_insns;
+    block->crosses_page = ir.crosses_page;
+    if (where.ram && (!ir.crosses_page || next.ram)) {
+        block->ram = where.ram;
+        block->page_offset = where.ram_offset;
+        if (ir.crosses_page) block->next_ram = next.ram, block->next_page_offset = next.ram_offset;
+    }
+    ir::optimize(ir);
+    trace_block(*block, ir, linear);
+    block->translation = backend_->translate(ir);
+    if (!block->translation) { // no room left: begin anew
+        cache_->clear();
+        cache_->bury();
+        uncached_.reset();
+        open_site_ = nullptr;
+        block->translation = backend_->translate(ir);
+    }
+    return block;
+}
+
+void X86Vcpu::trace_execution(std::uint64_t linear) {
+    Log& log = config_.log;
+    if (!log.trace_mask()) return;
+    if (log.enabled(Trace::exec))
+        log.trace(Trace::exec,
+                  fmt::format("Trace {}: [{:016x}/{:08x}]\n", config_.index, linear, context_->engine.mode));
+    if (log.enabled(Trace::cpu)) log.trace(Trace::cpu, vmm::x86::describe(state()));
+}
+
+void X86Vcpu::trace_block(CachedBlock const& block, ir::Block const& ir, std::uint64_t linear) {
+    Log& log = config_.log;
+    if (log.enabled(Trace::in_asm)) {
+        std::string text = fmt::format("----------------\nIN: [{:#x}] mode {:#x}\n", linear, block.mode);
+        Mode mode{block.mode};
+        for (ir::Inst const& inst : ir.insts) {
+            if (inst.op != ir::Opcode::insn_start) continue;
+            std::uint64_t at = (linear & ~(page_size - 1)) + std::uint64_t(inst.imm);
+            std::uint8_t bytes[16] = {};
+            for (unsigned i = 0; i < inst.aux && i < sizeof bytes; ++i) {
+                std::uint64_t offset = std::uint64_t(inst.imm) + i;
+                bytes[i] = code_copy_[offset >> page_bits & 1][offset & (page_size - 1)];
+            }
+            ZydisMachineMode machine = mode.is64()              ? ZYDIS_MACHINE_MODE_LONG_64
+                                       : mode.code_bytes() == 4 ? ZYDIS_MACHINE_MODE_LEGACY_32
+                                                                : ZYDIS_MACHINE_MODE_LEGACY_16;
+            ZydisDisassembledInstruction decoded;
+            bool ok = ZYAN_SUCCESS(ZydisDisassembleATT(machine, at, bytes, inst.aux, &decoded));
+            text += fmt::format("0x{:08x}:  {}\n", at, ok ? decoded.text : "(bad)");
+        }
+        log.trace(Trace::in_asm, text);
+    }
+    if (log.enabled(Trace::op)) log.trace(Trace::op, fmt::format("OP: [{:#x}]\n{}\n", linear, ir::to_text(ir)));
+}
+
+} // namespace vmm::tcg
