@@ -36,6 +36,7 @@ public:
         std::uint32_t alignment = 1;
     };
     HostFile(BlockContext& context, Setup setup) : context_(context), s_(std::move(setup)) {}
+    ~HostFile() override { unlock_image(s_.fd.get()); }
 
     std::uint64_t size_bytes() const override { return s_.size; }
     bool read_only() const override { return s_.read_only; }
