@@ -20,7 +20,7 @@ struct ImageProfile {
     std::uint32_t granularity = 512;     // sizes after a resize are multiples of it
     bool size_may_be_rounded = false;    // the format rounds the size it is given (VHD)
     std::uint64_t max_request = 300 * 1024;
-    unsigned operations = 1500;
+    unsigned operations = 1000;
     std::uint64_t seed = 1;
     std::string open_options = {}; // driver options for open: "encrypt.key-secret=sec0"
     bool qemu_reads = true; // Debian's qemu-img can open what we make (and `check` it, if the format has a check)
