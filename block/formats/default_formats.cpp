@@ -2,6 +2,7 @@
 
 #include "block/formats/blkdebug/blkdebug.h"
 #include "block/formats/null_co/null_co.h"
+#include "block/formats/qcow2/qcow2.h"
 #include "block/formats/raw/raw.h"
 #include "block/formats/vdi/vdi.h"
 #include "block/io/file_protocol.h"
@@ -11,6 +12,7 @@ namespace vmm::block {
 FormatTable default_formats() {
     FormatTable table;
     table.add(raw_format());
+    table.add(qcow2_format());
     table.add(vdi_format());
     table.add(file_protocol());
     table.add(host_device_protocol());

@@ -1,0 +1,155 @@
+#include "block/formats/qcow2/image.h"
+
+#include "vmm/base/checked.h"
+
+#include <sys/stat.h>
+
+#include <algorithm>
+#include <cerrno>
+
+namespace vmm::block::qcow2 {
+
+Qcow2Image::Qcow2Image(Parts parts)
+    : store_(std::move(parts.store)), data_file_(std::move(parts.data_file)),
+      data_filename_(std::move(parts.data_filename)), no_io_(parts.no_io) {
+    store_->set_data_file(data_file_.get());
+    Clusters::Needs needs{.store = *store_,
+                          .image = *this,
+                          .data = data_file_ ? *data_file_ : store_->file(),
+                          .external = store_->header().external_data(),
+                          .debug = store_->file().capabilities().debug};
+    clusters_ = std::make_unique<Clusters>(needs);
+    set_size(store_->header().size_bytes);
+}
+
+void Qcow2Image::set_size(std::uint64_t bytes) {
+    size_ = bytes;
+    clusters_->set_disk_size(bytes);
+}
+
+BackingReference Qcow2Image::backing_reference() const {
+    Header const& h = store_->header();
+    return {h.backing_file, h.backing_format.value_or("")};
+}
+
+Limits Qcow2Image::limits() const {
+    Limits l;
+    l.opt_transfer = std::uint32_t(store_->geometry().cluster());
+    l.zeroes_alignment = std::uint32_t(store_->geometry().subcluster());
+    l.discard_alignment = std::uint32_t(store_->geometry().cluster());
+    return l;
+}
+
+Capabilities Qcow2Image::capabilities() {
+    Header const& h = store_->header();
+    bool compresses = !h.external_data() && h.crypt_method == CryptMethod::none;
+    return Capabilities{.sparse = this,
+                        .allocation = this,
+                        .resizable = this,
+                        .compressed = compresses ? this : nullptr,
+                        .info = this,
+                        .backing_link = this,
+                        .debug = store_->file().capabilities().debug};
+}
+
+Result<std::uint64_t> Qcow2Image::allocated_size_bytes() {
+    struct stat status {};
+    if (stat(store_->filename().c_str(), &status) < 0)
+        return error_from_errno(errno, "Could not examine '{}'", store_->filename());
+    return std::uint64_t(status.st_blocks) * 512;
+}
+
+Task<Result<void>> Qcow2Image::close() {
+    if (read_only() || !store_->writable()) co_return Result<void>{};
+    CO_TRY(co_await store_->settle());
+    // Readers may insist on whole clusters: the file ends at a cluster's end once data was put behind the tables.
+    std::uint64_t end = store_->file().size_bytes(), whole = align_up(end, store_->geometry().cluster());
+    if (end != whole && grown_ && store_->file().limits().growable) {
+        ResizeRequest request{.new_size_bytes = whole};
+        if (Resizable* resizable = store_->file().capabilities().resizable) {
+            CO_TRY(co_await resizable->resize(request));
+        }
+    }
+    Result<void> flushed = co_await store_->commit();
+    co_return flushed;
+}
+
+// --- requests
+
+Task<Result<void>> Qcow2Image::read(std::uint64_t offset, IoSpans to) {
+    CO_TRY(check_range(offset, to.size_bytes(), size_));
+    if (no_io_) co_return Error("The image was opened for its metadata only", EIO);
+    Result<void> result = co_await clusters_->read(offset, to);
+    co_return result;
+}
+
+Task<Result<void>> Qcow2Image::prepare_write(std::uint64_t offset, std::uint64_t length) {
+    if (read_only()) co_return Error("Operation not permitted", EPERM);
+    CO_TRY(check_range(offset, length, size_));
+    grown_ = true;
+    co_return Result<void>{};
+}
+
+Task<Result<void>> Qcow2Image::flush_if(Durability durability) {
+    if (durability == Durability::cached) co_return Result<void>{};
+    Result<void> flushed = co_await flush();
+    co_return flushed;
+}
+
+Task<Result<void>> Qcow2Image::write(std::uint64_t offset, ConstIoSpans from, Durability durability) {
+    CO_TRY(co_await prepare_write(offset, from.size_bytes()));
+    CO_TRY(co_await clusters_->write(offset, from));
+    if (durability == Durability::cached) co_return Result<void>{};
+    Result<void> flushed = co_await flush();
+    co_return flushed;
+}
+
+Task<Result<void>> Qcow2Image::flush() {
+    if (read_only()) co_return Result<void>{};
+    Result<void> result = co_await store_->commit();
+    co_return result;
+}
+
+Task<Result<void>> Qcow2Image::write_zeroes(std::uint64_t offset, std::uint64_t length, ZeroFlags flags) {
+    CO_TRY(co_await prepare_write(offset, length));
+    if (length == 0) co_return Result<void>{};
+    CO_TRY(co_await clusters_->write_zeroes(offset, length, flags));
+    Result<void> flushed = co_await flush_if(flags.durability);
+    co_return flushed;
+}
+
+Task<Result<void>> Qcow2Image::discard(std::uint64_t offset, std::uint64_t length) {
+    CO_TRY(co_await prepare_write(offset, length));
+    Result<void> result = co_await clusters_->discard(offset, length);
+    co_return result;
+}
+
+Task<Result<void>> Qcow2Image::write_compressed(std::uint64_t offset, ConstIoSpans from) {
+    CO_TRY(co_await prepare_write(offset, from.size_bytes()));
+    Result<void> result = co_await clusters_->write_compressed(offset, from);
+    co_return result;
+}
+
+Task<Result<BlockStatus>> Qcow2Image::status(std::uint64_t offset, std::uint64_t length) {
+    CO_TRY(check_range(offset, length, size_));
+    CO_TRY_ASSIGN(Run run, co_await clusters_->map(offset, length));
+    BlockStatus status;
+    status.length = run.length;
+    status.allocated = run.kind != Kind::unallocated;
+    status.zero = run.kind == Kind::zero;
+    status.data = run.kind == Kind::data || run.kind == Kind::compressed;
+    status.compressed = run.kind == Kind::compressed;
+    if (run.has_host && run.kind != Kind::compressed && store_->header().crypt_method == CryptMethod::none) {
+        status.host_offset = run.host;
+        status.host_file = data_file_ ? data_filename_ : filename();
+    }
+    // Neighbours of the same kind whose place does not matter are one stretch.
+    while (status.length < length && !status.host_offset && !status.compressed) {
+        CO_TRY_ASSIGN(Run next, co_await clusters_->map(offset + status.length, length - status.length));
+        if (next.kind != run.kind || next.has_host) break;
+        status.length += next.length;
+    }
+    co_return status;
+}
+
+} // namespace vmm::block::qcow2

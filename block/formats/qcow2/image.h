@@ -1,0 +1,79 @@
+// Qcow2Image: an open qcow2 image, put together from its parts; what the block layer sees.
+#pragma once
+#include "block/core/capabilities.h"
+#include "block/core/factory.h"
+#include "block/core/image.h"
+#include "block/formats/qcow2/clusters.h"
+#include "block/formats/qcow2/store.h"
+
+#include <memory>
+
+namespace vmm::block::qcow2 {
+
+class Qcow2Image final : public Image,
+                         public SparseCapable,
+                         public AllocationMap,
+                         public Resizable,
+                         public CompressedWrites,
+                         public InfoSource,
+                         public BackingLink {
+public:
+    // Parts that open() has made ready.
+    struct Parts {
+        std::unique_ptr<Store> store;
+        std::unique_ptr<BlockDevice> data_file; // null: guest data lies in the image file
+        std::string data_filename;
+        bool no_io = false; // opened for `info`: no data can be read
+    };
+    explicit Qcow2Image(Parts parts);
+
+    // Opens `args.file`; the image keeps it.
+    static Task<Result<std::unique_ptr<Qcow2Image>>> open(FormatOpenArgs args);
+
+    std::string_view format_name() const override { return "qcow2"; }
+    BlockDevice* file() override { return &store_->file(); }
+    BackingReference backing_reference() const override;
+    Task<Result<void>> close() override;
+    Result<std::uint64_t> allocated_size_bytes() override;
+
+    std::uint64_t size_bytes() const override { return size_; }
+    bool read_only() const override { return store_->file().read_only() || view_only_; }
+    Limits limits() const override;
+    Capabilities capabilities() override;
+    Task<Result<void>> read(std::uint64_t offset, IoSpans to) override;
+    Task<Result<void>> write(std::uint64_t offset, ConstIoSpans from, Durability durability) override;
+    Task<Result<void>> flush() override;
+
+    Task<Result<void>> write_zeroes(std::uint64_t offset, std::uint64_t length, ZeroFlags flags) override;
+    Task<Result<void>> discard(std::uint64_t offset, std::uint64_t length) override;
+    Task<Result<BlockStatus>> status(std::uint64_t offset, std::uint64_t length) override;
+    Task<Result<void>> resize(ResizeRequest request) override;
+    std::uint32_t cluster_size_bytes() const override { return std::uint32_t(store_->geometry().cluster()); }
+    Task<Result<void>> write_compressed(std::uint64_t offset, ConstIoSpans from) override;
+    Task<Result<void>> finish_compressed() override { return flush(); }
+    Task<Result<FormatInfo>> format_info() override;
+    Task<Result<void>> change_backing(std::string filename, std::string format) override;
+
+    Store& store() { return *store_; }
+    Clusters& clusters() { return *clusters_; }
+
+private:
+    Task<Result<void>> prepare_write(std::uint64_t offset, std::uint64_t length);
+    Task<Result<void>> flush_if(Durability durability);
+    Task<Result<void>> grow(std::uint64_t old_size, ResizeRequest const& request);
+    Task<Result<void>> shrink(std::uint64_t old_size, std::uint64_t new_size);
+    Task<Result<void>> preallocate(std::uint64_t old_size, ResizeRequest const& request);
+    Task<Result<void>> drop_vm_state(std::uint64_t disk_size);
+    void set_size(std::uint64_t bytes);
+
+    std::unique_ptr<Store> store_;
+    std::unique_ptr<BlockDevice> data_file_;
+    std::string data_filename_;
+    std::unique_ptr<Clusters> clusters_;
+    std::uint64_t size_ = 0;
+    bool no_io_ = false;
+    bool view_only_ = false; // shows a snapshot
+    bool grown_ = false;     // the file may have been written behind its end
+};
+
+} // namespace vmm::block::qcow2

@@ -1,0 +1,81 @@
+// Qcow2Image::open: from a file to an image.
+#include "block/formats/qcow2/image.h"
+#include "vmm/base/checked.h"
+
+#include <algorithm>
+#include <cerrno>
+
+namespace vmm::block::qcow2 {
+
+namespace {
+
+Task<Result<Header>> read_header(BlockDevice& file) {
+    std::uint64_t const file_bytes = file.size_bytes();
+    std::vector<std::uint8_t> start(std::min<std::uint64_t>(file_bytes, v2_header_bytes));
+    if (!start.empty()) {
+        Bytes all(start);
+        Result<void> got = co_await read_bytes(file, 0, all);
+        if (!got.ok()) co_return got.error().with_prefix("Could not read qcow2 header");
+    }
+    CO_TRY_ASSIGN(unsigned bits, cluster_bits_of(start));
+    std::vector<std::uint8_t> cluster(std::min<std::uint64_t>(file_bytes, 1ull << bits));
+    Bytes all(cluster);
+    Result<void> got = co_await read_bytes(file, 0, all);
+    if (!got.ok()) co_return got.error().with_prefix("Could not read qcow2 header");
+    co_return parse_header(cluster, file_bytes);
+}
+
+Task<Result<std::unique_ptr<BlockDevice>>> open_data_file(BlockContext& context, OpenOptions const& options,
+                                                          Header const& header, std::string const& image_name,
+                                                          std::string& name) {
+    OpenOptions data;
+    data.tree = options.tree.sub("data-file");
+    data.filename = data.tree.text_or("filename", "");
+    if (data.filename.empty() && !header.data_file.empty())
+        data.filename = resolve_backing_filename(image_name, header.data_file);
+    if (data.filename.empty() && data.tree.empty()) co_return error("'data-file' is required for this image");
+    data.read_only = options.read_only;
+    data.cache = options.cache;
+    data.aio = options.aio;
+    data.discard = options.discard;
+    data.locking = options.locking;
+    data.share_rw = options.share_rw;
+    data.force_share = options.force_share;
+    name = data.filename;
+    Result<std::unique_ptr<BlockDevice>> device = co_await open_protocol(context, std::move(data));
+    if (!device.ok()) co_return device.error().with_prefix("Could not open data file");
+    co_return device;
+}
+
+} // namespace
+
+Task<Result<std::unique_ptr<Qcow2Image>>> Qcow2Image::open(FormatOpenArgs args) {
+    OpenOptions const options = args.options;
+    CO_TRY_ASSIGN(Header header, co_await read_header(*args.file));
+    bool const writable = !args.file->read_only();
+    if (writable && header.has(incompatible_corrupt) && !options.for_check)
+        co_return Error("qcow2: Image is corrupt; cannot be opened read/write", EACCES);
+    Store::Setup setup{
+        .context = args.context, .file = std::move(args.file), .filename = args.filename, .header = std::move(header)};
+    setup.writable = writable;
+    setup.discard = options.discard == DiscardMode::unmap;
+    CO_TRY_ASSIGN(setup.l2_cache_bytes, options.tree.size("l2-cache-size", setup.l2_cache_bytes));
+    CO_TRY_ASSIGN(setup.refcount_cache_bytes, options.tree.size("refcount-cache-size", setup.refcount_cache_bytes));
+    Parts parts;
+    parts.store = std::make_unique<Store>(std::move(setup));
+    parts.no_io = options.no_io && parts.store->header().external_data();
+    CO_TRY(co_await parts.store->load());
+    if (parts.store->header().external_data() && !parts.no_io) {
+        CO_TRY_ASSIGN(parts.data_file, co_await open_data_file(args.context, options, parts.store->header(),
+                                                               args.filename, parts.data_filename));
+    }
+    // Features a writer must clear that does not know them, lest they describe an older state.
+    std::uint64_t const known = autoclear_bitmaps | autoclear_raw_data_file;
+    if (writable && (parts.store->header().autoclear & ~known)) {
+        parts.store->header().autoclear &= known;
+        CO_TRY(co_await parts.store->write_features());
+    }
+    co_return std::make_unique<Qcow2Image>(std::move(parts));
+}
+
+} // namespace vmm::block::qcow2

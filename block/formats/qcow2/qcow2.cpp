@@ -1,0 +1,30 @@
+#include "block/formats/qcow2/qcow2.h"
+
+#include "block/formats/qcow2/create.h"
+#include "block/formats/qcow2/image.h"
+
+namespace vmm::block {
+
+namespace {
+
+int probe(ConstBytes header, std::string_view) { return qcow2::looks_like_qcow2(header) ? 100 : 0; }
+
+Task<Result<std::unique_ptr<Image>>> open(FormatOpenArgs args) {
+    CO_TRY_ASSIGN(std::unique_ptr<qcow2::Qcow2Image> image, co_await qcow2::Qcow2Image::open(std::move(args)));
+    co_return std::unique_ptr<Image>(std::move(image));
+}
+
+} // namespace
+
+Format qcow2_format() {
+    return {.name = "qcow2",
+            .probe = probe,
+            .open = open,
+            .create = qcow2::create_image,
+            .create_options = qcow2::create_options(),
+            .supports_backing = true,
+            .supports_compression = true,
+            .measure = qcow2::measure_image};
+}
+
+} // namespace vmm::block
