@@ -5,6 +5,7 @@
 #include "block/formats/qcow2/qcow2.h"
 #include "block/formats/raw/raw.h"
 #include "block/formats/vdi/vdi.h"
+#include "block/formats/vmdk/vmdk.h"
 #include "block/io/file_protocol.h"
 
 namespace vmm::block {
@@ -13,6 +14,7 @@ FormatTable default_formats() {
     FormatTable table;
     table.add(raw_format());
     table.add(qcow2_format());
+    table.add(vmdk_format());
     table.add(vdi_format());
     table.add(file_protocol());
     table.add(host_device_protocol());
