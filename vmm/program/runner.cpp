@@ -3,6 +3,7 @@
 #include "monitor/monitor.h"
 #include "ui/chardev/mux.h"
 #include "vmm/options/keyval.h"
+#include "vmm/program/engine_choice.h"
 
 namespace vmm {
 
@@ -79,13 +80,10 @@ static std::string cpu_specification(CpuConfig const& cpu) {
 }
 
 Result<void> Runner::make_machine() {
-    TcgOptions tcg;
-    for (AccelConfig const& accel : config_.accels) {
-        if (std::string const* size = accel.properties.find("tb-size"))
-            tcg.code_cache_bytes = TRY(parse_size("tb-size", *size, MiB));
-        break;
-    }
-    engine_ = make_tcg_engine(tcg, log_);
+    kvm_api_ = kvm::make_system_kvm_api();
+    ChosenEngine chosen = TRY(choose_engine(config_, *kvm_api_, kvm::look_at_host(), log_));
+    engine_ = std::move(chosen.engine);
+    if (log_.enabled(Trace::reset)) log_.trace(Trace::reset, fmt::format("engine {}: {}\n", chosen.name, chosen.why));
 
     PcConfig pc;
     pc.ram_bytes = config_.memory_bytes;

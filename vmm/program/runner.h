@@ -46,6 +46,7 @@ private:
     std::unique_ptr<EventLoop> loop_;
     std::unique_ptr<ui::Terminal> terminal_;
     std::unique_ptr<ui::CharBackends> backends_;
+    std::unique_ptr<kvm::KvmApi> kvm_api_;
     std::unique_ptr<Engine> engine_;
     Mutex device_lock_;
     std::vector<std::unique_ptr<ui::DeviceLink>> links_;

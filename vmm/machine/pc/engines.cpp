@@ -1,6 +1,9 @@
 #include "vmm/machine/pc/engines.h"
 
+#include "vmm/kvm/kvm_vcpu.h"
 #include "vmm/tcg/engine/x86_vcpu.h"
+
+#include <utility>
 
 namespace vmm {
 
@@ -9,14 +12,14 @@ namespace {
 class TcgEngine final : public Engine {
 public:
     TcgEngine(TcgOptions options, Log& log) : options_(options), log_(log) {}
-    std::unique_ptr<Vcpu> make_vcpu(CpuBus& bus, x86::CpuModel const& model, CpuPlace place) override {
-        return std::make_unique<tcg::X86Vcpu>(tcg::X86Vcpu::Config{.bus = bus,
-                                                                   .shared = shared_,
-                                                                   .log = log_,
-                                                                   .model = model,
-                                                                   .backend = tcg::make_interpreter,
-                                                                   .bsp = place.bsp,
-                                                                   .index = place.apic_id});
+    Result<std::unique_ptr<Vcpu>> make_vcpu(CpuBus& bus, x86::CpuModel const& model, CpuPlace place) override {
+        return std::unique_ptr<Vcpu>(new tcg::X86Vcpu({.bus = bus,
+                                                       .shared = shared_,
+                                                       .log = log_,
+                                                       .model = model,
+                                                       .backend = tcg::make_interpreter,
+                                                       .bsp = place.bsp,
+                                                       .index = place.apic_id}));
     }
     x86::FeatureSet features() const override { return x86::tcg_features(); }
 
@@ -26,10 +29,36 @@ private:
     tcg::Shared shared_;
 };
 
+class KvmEngine final : public Engine {
+public:
+    explicit KvmEngine(std::unique_ptr<kvm::KvmMachine> machine) : machine_(std::move(machine)) {}
+    Result<std::unique_ptr<Vcpu>> make_vcpu(CpuBus& bus, x86::CpuModel const& model, CpuPlace place) override {
+        if (!std::exchange(has_memory_, true)) TRY(machine_->use_memory(bus.memory()));
+        auto vcpu = TRY(kvm::KvmVcpu::create(
+            {.machine = *machine_, .bus = bus, .model = model, .cpuid = {.apic_id = place.apic_id}, .bsp = place.bsp}));
+        return std::unique_ptr<Vcpu>(std::move(vcpu));
+    }
+    void release_memory() override {
+        machine_->detach_memory();
+        has_memory_ = false;
+    }
+    x86::FeatureSet features() const override { return machine_->features(); }
+
+private:
+    std::unique_ptr<kvm::KvmMachine> machine_;
+    bool has_memory_ = false;
+};
+
 } // namespace
 
 std::unique_ptr<Engine> make_tcg_engine(TcgOptions options, Log& log) {
     return std::make_unique<TcgEngine>(options, log);
+}
+
+Result<std::unique_ptr<Engine>> make_kvm_engine(kvm::KvmApi& api, kvm::HostFacts const& host, kvm::KvmOptions options,
+                                                Log& log) {
+    auto machine = TRY(kvm::KvmMachine::create(api, log, host, options));
+    return std::unique_ptr<Engine>(new KvmEngine(std::move(machine)));
 }
 
 } // namespace vmm

@@ -4,6 +4,7 @@
 #include "vmm/cpu/cpu_bus.h"
 #include "vmm/cpu/vcpu.h"
 #include "vmm/cpu/x86/cpu_model.h"
+#include "vmm/kvm/kvm_machine.h"
 
 #include <memory>
 #include <string>
@@ -20,7 +21,10 @@ struct CpuPlace {
 class Engine {
 public:
     virtual ~Engine() = default;
-    virtual std::unique_ptr<Vcpu> make_vcpu(CpuBus& bus, x86::CpuModel const& model, CpuPlace place) = 0;
+    // Errors: the host refuses.
+    virtual Result<std::unique_ptr<Vcpu>> make_vcpu(CpuBus& bus, x86::CpuModel const& model, CpuPlace place) = 0;
+    // The machine's memory is about to end. The vCPUs are gone.
+    virtual void release_memory() {}
     // What CPU models are cut down to.
     virtual x86::FeatureSet features() const = 0;
 };
@@ -31,5 +35,10 @@ struct TcgOptions {
     std::uint64_t code_cache_bytes = 64 << 20; // tb-size
 };
 std::unique_ptr<Engine> make_tcg_engine(TcgOptions options, Log& log);
+
+// KVM: one virtual machine, made at once; its memory is that of the first vCPU's bus, and ends after the engine or with
+// release_memory(). `api` outlives it. Errors say why KVM cannot be used and what to do.
+Result<std::unique_ptr<Engine>> make_kvm_engine(kvm::KvmApi& api, kvm::HostFacts const& host, kvm::KvmOptions options,
+                                                Log& log);
 
 } // namespace vmm

@@ -41,6 +41,7 @@ Result<std::unique_ptr<PcMachine>> PcMachine::create(PcConfig config, Needs need
     if (config.kernel) kernel = TRY(firmware::KernelLoader::create(*config.kernel));
     std::unique_ptr<PcMachine> machine(new PcMachine(std::move(config), std::move(needs), std::move(ram)));
     machine->kernel_ = std::move(kernel);
+    TRY(machine->make_cpus());
     TRY(machine->reset());
     return machine;
 }
@@ -83,7 +84,6 @@ PcMachine::PcMachine(PcConfig config, Needs needs, std::unique_ptr<RamBlock> ram
     pci_ports_.emplace(dev::PciConfigPorts::Needs{.bus = *pci_, .reset_control = piix3_->reset_control()});
     map_ports();
     fill_cmos();
-    make_cpus();
     make_timers_run();
 }
 
@@ -91,6 +91,7 @@ PcMachine::~PcMachine() {
     park_all();
     needs_.loop.set_deadline_source({});
     cpus_.clear();
+    needs_.engine.release_memory();
 }
 
 void PcMachine::map_ram() {
@@ -193,7 +194,7 @@ void PcMachine::map_ports() {
     }
 }
 
-void PcMachine::make_cpus() {
+Result<void> PcMachine::make_cpus() {
     for (unsigned n = 0; n < config_.cpus; ++n) {
         Cpu cpu;
         cpu.bus = std::make_unique<PcCpuBus>(PcCpuBus::Needs{
@@ -208,7 +209,7 @@ void PcMachine::make_cpus() {
                                    .physical_address_bits = config_.cpu_model.physical_bits});
         cpu.bus->connect(*cpu.apic);
         apic_bus_.attach(*cpu.apic);
-        cpu.vcpu = needs_.engine.make_vcpu(*cpu.bus, config_.cpu_model, {.apic_id = n, .bsp = n == 0});
+        cpu.vcpu = TRY(needs_.engine.make_vcpu(*cpu.bus, config_.cpu_model, {.apic_id = n, .bsp = n == 0}));
         cpu.thread = std::make_unique<VcpuThread>(
             fmt::format("CPU {}/{}", n, cpu.vcpu->engine_name()), *cpu.vcpu,
             VcpuThread::Events{.on_shutdown = [this] { request_reset(); },
@@ -219,6 +220,7 @@ void PcMachine::make_cpus() {
         cpu.bus->connect(*cpu.vcpu, *cpu.thread);
         cpus_.push_back(std::move(cpu));
     }
+    return {};
 }
 
 void PcMachine::make_timers_run() {

@@ -153,7 +153,7 @@ private:
     PcMachine(PcConfig config, Needs needs, std::unique_ptr<RamBlock> ram);
     void map_ram();
     void map_ports();
-    void make_cpus();
+    Result<void> make_cpus();
     void make_timers_run();
     void update_a20();
     void request_reset();
