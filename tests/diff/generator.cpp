@@ -22,7 +22,6 @@ public:
         start_state();
         unsigned wanted = 10 + pick(31);
         for (unsigned tries = 0; q_.instructions.size() < wanted && tries < 2000; ++tries) step();
-        q_.undefined_at_end = undefined_;
         q_.code.push_back(0xcc);
         q_.code_offset = pick(4) == 0 ? 0x1000 - pick(unsigned(q_.code.size()) + 1) : pick(0x800);
         q_.start.rip = code_base + q_.code_offset;
@@ -389,37 +388,68 @@ private:
     }
 
     // Decodes, and takes the instruction if its outcome is defined.
-    bool add(Bytes const& raw) {
+    enum class Jump { refused, allowed };
+    bool add(Bytes const& raw, Jump jump = Jump::refused) {
         ZydisDecodedInstruction d;
         ZydisDecodedOperand operands[ZYDIS_MAX_OPERAND_COUNT];
         Bytes padded = raw;
         padded.resize(raw.size() + 15, 0x90);
         if (!ZYAN_SUCCESS(ZydisDecoderDecodeFull(&decoder_, padded.data(), padded.size(), &d, operands))) return false;
         if (d.length > raw.size()) return false;
-        if (!allowed(d) || !operands_allowed(d, operands)) return false;
-        std::uint64_t tested = d.cpu_flags->tested & 0xcd5;
-        if (tested & undefined_) return false;
-        q_.instructions.push_back({unsigned(q_.code.size()), d.length, undefined_});
-        q_.code.insert(q_.code.end(), raw.begin(), raw.begin() + d.length);
-        undefined_ &= ~std::uint64_t(d.cpu_flags->modified | d.cpu_flags->set_0 | d.cpu_flags->set_1);
-        undefined_ |= d.cpu_flags->undefined & 0xcd5;
-        note_shift(d, operands);
-        return true;
+        bool branch = d.meta.category == ZYDIS_CATEGORY_COND_BR;
+        if (branch ? jump == Jump::refused : !allowed(d)) return false;
+        if (!operands_allowed(d, operands)) return false;
+        std::uint64_t undefined = d.cpu_flags->undefined & 0xcd5;
+        std::uint64_t written = d.cpu_flags->modified | d.cpu_flags->set_0 | d.cpu_flags->set_1;
+        append(raw, d.length,
+               {.tested = d.cpu_flags->tested & 0xcd5,
+                .defined = may_leave_flags(d) ? 0 : written & 0xcd5 & ~undefined,
+                .undefined = undefined | also_undefined(d.mnemonic)});
+        if (track_flags(q_)) return true;
+        remove_last();
+        track_flags(q_);
+        return false;
+    }
+    void append(Bytes const& raw, unsigned length, Sequence::Instruction insn) {
+        insn.offset = unsigned(q_.code.size()), insn.length = length;
+        q_.instructions.push_back(insn);
+        q_.code.insert(q_.code.end(), raw.begin(), raw.begin() + length);
+    }
+    void remove_last() {
+        q_.code.resize(q_.instructions.back().offset);
+        q_.instructions.pop_back();
     }
 
-    // Shifts by a count that is not known to be 0 or 1 leave flags undefined that a count of 0 keeps.
-    void note_shift(ZydisDecodedInstruction const& d, ZydisDecodedOperand const*) {
+    // Shifts by 0 and repetitions of 0 elements change no flag.
+    static bool may_leave_flags(ZydisDecodedInstruction const& d) {
+        if (d.attributes & (ZYDIS_ATTRIB_HAS_REP | ZYDIS_ATTRIB_HAS_REPE | ZYDIS_ATTRIB_HAS_REPNE)) return true;
         switch (d.mnemonic) {
         case ZYDIS_MNEMONIC_SHL:
         case ZYDIS_MNEMONIC_SHR:
         case ZYDIS_MNEMONIC_SAR:
         case ZYDIS_MNEMONIC_SHLD:
-        case ZYDIS_MNEMONIC_SHRD: undefined_ |= 0x811; break; // OF, AF; CF for counts beyond the width
+        case ZYDIS_MNEMONIC_SHRD:
         case ZYDIS_MNEMONIC_ROL:
         case ZYDIS_MNEMONIC_ROR:
         case ZYDIS_MNEMONIC_RCL:
-        case ZYDIS_MNEMONIC_RCR: undefined_ |= 0x800; break;
-        default: break;
+        case ZYDIS_MNEMONIC_RCR: return true;
+        default: return false;
+        }
+    }
+
+    // Shifts by a count that is not known to be 0 or 1 leave flags undefined that a count of 0 keeps.
+    static std::uint64_t also_undefined(ZydisMnemonic mnemonic) {
+        switch (mnemonic) {
+        case ZYDIS_MNEMONIC_SHL:
+        case ZYDIS_MNEMONIC_SHR:
+        case ZYDIS_MNEMONIC_SAR:
+        case ZYDIS_MNEMONIC_SHLD:
+        case ZYDIS_MNEMONIC_SHRD: return 0x811; // OF, AF; CF for counts beyond the width
+        case ZYDIS_MNEMONIC_ROL:
+        case ZYDIS_MNEMONIC_ROR:
+        case ZYDIS_MNEMONIC_RCL:
+        case ZYDIS_MNEMONIC_RCR: return 0x800;
+        default: return 0;
         }
     }
 
@@ -437,7 +467,6 @@ private:
         case ZYDIS_CATEGORY_RDSEED:
         case ZYDIS_CATEGORY_RDWRFSGS:
         case ZYDIS_CATEGORY_VTX:
-        case ZYDIS_CATEGORY_COND_BR:
         case ZYDIS_CATEGORY_UNCOND_BR:
         case ZYDIS_CATEGORY_RET:
         case ZYDIS_CATEGORY_CET:
@@ -531,35 +560,31 @@ private:
 
     // A forward jump over one instruction, which both sides must agree to take.
     void conditional_jump() {
-        Bytes skipped;
         for (int i = 0; i < 50; ++i) {
-            std::size_t before = q_.instructions.size();
-            std::uint64_t undefined = undefined_;
-            std::uint8_t cc = std::uint8_t(pick(16));
-            Bytes jump{std::uint8_t(0x70 | cc), 0};
-            ZydisDecodedInstruction d;
-            if (!ZYAN_SUCCESS(ZydisDecoderDecodeInstruction(&decoder_, nullptr, jump.data(), 2, &d))) return;
-            if (std::uint64_t(d.cpu_flags->tested) & undefined_) continue;
-            q_.instructions.push_back({unsigned(q_.code.size()), 2, undefined_});
-            q_.code.insert(q_.code.end(), jump.begin(), jump.end());
-            std::size_t displacement_at = q_.code.size() - 1;
+            std::size_t jump = q_.instructions.size();
+            if (!add({std::uint8_t(0x70 | pick(16)), 0}, Jump::allowed)) continue;
             if (!add(integer_instruction())) {
-                q_.instructions.resize(before);
-                q_.code.resize(displacement_at - 1);
-                undefined_ = undefined;
+                remove_last();
                 continue;
             }
-            q_.code[displacement_at] = std::uint8_t(q_.instructions.back().length);
-            undefined_ |= undefined;
-            return;
+            set_target(jump, q_.instructions.size());
+            if (track_flags(q_)) return;
+            remove_last();
+            remove_last();
+            track_flags(q_);
         }
+    }
+    void set_target(std::size_t jump, std::size_t target) {
+        auto& insn = q_.instructions[jump];
+        insn.target = int(target);
+        unsigned to = target < q_.instructions.size() ? q_.instructions[target].offset : unsigned(q_.code.size());
+        q_.code[insn.offset + insn.length - 1] = std::uint8_t(to - insn.offset - insn.length);
     }
 
     std::mt19937_64 random_;
     unsigned families_;
     ZydisDecoder decoder_;
     Sequence q_;
-    std::uint64_t undefined_ = 0;
 };
 
 } // namespace

@@ -1,5 +1,6 @@
 #include "tests/diff/native_runner.h"
 
+#include <poll.h>
 #include <signal.h>
 #include <sys/mman.h>
 #include <sys/prctl.h>
@@ -28,6 +29,8 @@ Outcome* child_out;
 bool child_in_sequence;
 ucontext_t child_home;
 alignas(64) std::uint8_t child_home_fp[4096];
+
+constexpr int patience_ms = 10'000; // a sequence that takes longer does not end
 
 constexpr int gpr_to_greg[] = {REG_RAX, REG_RCX, REG_RDX, REG_RBX, REG_RSP, REG_RBP, REG_RSI, REG_RDI,
                                REG_R8,  REG_R9,  REG_R10, REG_R11, REG_R12, REG_R13, REG_R14, REG_R15};
@@ -185,7 +188,8 @@ bool NativeRunner::run(Sequence const& s, Outcome& out) {
     shared_->code.fill(0xcc);
     std::memcpy(shared_->code.data() + s.code_offset, s.code.data(), s.code.size());
     char c = 1;
-    if (write(to_child_, &c, 1) != 1 || read(from_child_, &c, 1) != 1) {
+    pollfd answer{.fd = from_child_, .events = POLLIN, .revents = 0};
+    if (write(to_child_, &c, 1) != 1 || poll(&answer, 1, patience_ms) != 1 || read(from_child_, &c, 1) != 1) {
         stop_child();
         return false;
     }

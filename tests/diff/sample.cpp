@@ -25,6 +25,32 @@ void bytes(std::string& text, char const* name, std::uint64_t base, std::uint8_t
 
 } // namespace
 
+bool track_flags(Sequence& s) {
+    auto& list = s.instructions;
+    for (auto& insn : list) insn.undefined_before = 0;
+    s.undefined_at_end = 0;
+    auto into = [&](std::size_t index, std::uint64_t flags) {
+        std::uint64_t& at = index < list.size() ? list[index].undefined_before : s.undefined_at_end;
+        bool grew = flags & ~at;
+        at |= flags;
+        return grew;
+    };
+    for (bool changed = true; changed;) {
+        changed = false;
+        for (std::size_t i = 0; i < list.size(); ++i) {
+            auto const& insn = list[i];
+            std::uint64_t after = insn.undefined_before;
+            if (!insn.dropped) {
+                if (insn.tested & after) return false;
+                after = (after & ~insn.defined) | insn.undefined;
+                if (insn.target >= 0) changed |= into(std::size_t(insn.target), after) && unsigned(insn.target) <= i;
+            }
+            into(i + 1, after);
+        }
+    }
+    return true;
+}
+
 std::string compare(Sequence const& s, Outcome const& e, Outcome const& a) {
     static constexpr char const* names[] = {"rax", "rcx", "rdx", "rbx", "rsp", "rbp", "rsi", "rdi",
                                             "r8",  "r9",  "r10", "r11", "r12", "r13", "r14", "r15"};
@@ -64,6 +90,7 @@ std::string describe(Sequence const& s) {
                         s.start.fcw, s.start.fsw, s.start.tags);
     std::uint64_t at = code_base + s.code_offset;
     for (auto const& insn : s.instructions) {
+        if (insn.dropped) continue;
         ZydisDisassembledInstruction decoded;
         bool ok =
             ZYAN_SUCCESS(ZydisDisassembleIntel(ZYDIS_MACHINE_MODE_LONG_64, at + insn.offset,

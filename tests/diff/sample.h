@@ -40,12 +40,20 @@ struct Sequence {
     std::vector<std::uint8_t> code; // ends in INT3
     unsigned code_offset = 0;       // where in the code pages it lies
     struct Instruction {
-        unsigned offset, length;        // in `code`
-        std::uint64_t undefined_before; // flags undefined when it starts (if it faults)
+        unsigned offset = 0, length = 0; // in `code`
+        // What it does with the arithmetic flags: which it needs, gives a value, leaves undefined.
+        std::uint64_t tested = 0, defined = 0, undefined = 0;
+        int target = -1;      // a conditional jump: index of the instruction it may go to
+        int needed_by = -1;   // must stay as long as that instruction does (a loop's counting)
+        bool dropped = false; // overwritten with NOPs by the minimiser
+        std::uint64_t undefined_before = 0; // computed by track_flags(): flags undefined when it starts
     };
     std::vector<Instruction> instructions;
     std::uint64_t undefined_at_end = 0;
 };
+
+// Computes undefined_before and undefined_at_end over all paths. False: an instruction uses flags that are undefined.
+bool track_flags(Sequence& sequence);
 
 // Differences as text, empty when equal where the architecture defines it.
 std::string compare(Sequence const& sequence, Outcome const& expected, Outcome const& actual);

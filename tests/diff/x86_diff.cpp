@@ -1,59 +1,160 @@
-// x86_diff: random sequences on the host CPU and on our engines; prints what differs.
+// x86_diff: random sequences on the host CPU and on our engines; prints what differs, shrunk to what matters.
 //
-// usage: x86_diff [--engine interp|jit] [--count N] [--seed FIRST] [--families MASK] [--show]
+// usage: x86_diff [--engine interp] [--count N] [--seed FIRST] [--families MASK] [--jobs N] [--limit N] [--whole]
+//                 [--show]
+// --limit: how many differences each job prints; --whole prints them as generated; --show prints every sequence.
 #include "tests/diff/generator.h"
 #include "tests/diff/guest_runner.h"
+#include "tests/diff/minimise.h"
 #include "tests/diff/native_runner.h"
 
 #include <fmt/core.h>
+#include <sys/mman.h>
+#include <sys/wait.h>
+#include <unistd.h>
 
+#include <atomic>
 #include <cstdlib>
 #include <cstring>
 #include <string>
+#include <vector>
 
 using namespace vmm;
 using namespace vmm::diff;
 
-int main(int argc, char** argv) {
+namespace {
+
+struct Options {
     std::string engine = "interp";
     std::uint64_t count = 1000, first = 1;
-    unsigned families = everything, limit = 10;
-    bool show = false;
-    for (int i = 1; i < argc; ++i) {
-        auto value = [&] { return ++i < argc ? argv[i] : "0"; };
-        if (!std::strcmp(argv[i], "--engine"))
-            engine = value();
-        else if (!std::strcmp(argv[i], "--count"))
-            count = std::strtoull(value(), nullptr, 0);
-        else if (!std::strcmp(argv[i], "--seed"))
-            first = std::strtoull(value(), nullptr, 0);
-        else if (!std::strcmp(argv[i], "--families"))
-            families = unsigned(std::strtoul(value(), nullptr, 0));
-        else if (!std::strcmp(argv[i], "--show"))
-            show = true;
-        else
-            return fmt::print(stderr, "x86_diff: unknown option {}\n", argv[i]), 2;
+    unsigned families = everything, limit = 10, jobs = 1;
+    bool show = false, minimise = true;
+};
+
+// Shared by the jobs, which are processes.
+struct Totals {
+    std::atomic<std::uint64_t> ran, killed, different, instructions;
+};
+
+class Job {
+public:
+    Job(Options const& options, tcg::BackendFactory engine, Totals& totals)
+        : options_(options), guest_(std::move(engine)), totals_(totals) {}
+
+    void run(std::uint64_t seed) {
+        Sequence q = generate(seed, options_.families);
+        if (options_.show) fmt::print("{}", describe(q));
+        std::string difference;
+        if (!difference_of(q, difference)) {
+            ++totals_.killed;
+            fmt::print("not comparable: --seed {} --families {}\n", seed, options_.families);
+            return;
+        }
+        ++totals_.ran, totals_.instructions += q.instructions.size();
+        if (difference.empty()) return;
+        ++totals_.different;
+        if (printed_++ >= options_.limit) return;
+        fmt::print("--- difference, reproduce with --engine {} --seed {} --count 1 --families {}\n", options_.engine,
+                   seed, options_.families);
+        if (options_.minimise) {
+            q = minimise(std::move(q), [this](Sequence const& candidate) {
+                std::string text;
+                return difference_of(candidate, text) && !text.empty();
+            });
+            difference_of(q, difference);
+        }
+        fmt::print("{}{}", describe(q), difference);
+        std::fflush(stdout);
     }
-    NativeRunner native;
-    GuestRunner guest(tcg::make_interpreter);
-    std::uint64_t ran = 0, killed = 0, different = 0, instructions = 0;
-    for (std::uint64_t seed = first; seed < first + count; ++seed) {
-        Sequence q = generate(seed, families);
-        if (show) fmt::print("{}", describe(q));
-        Outcome expected, actual;
-        if (!native.run(q, expected)) {
-            ++killed;
+
+private:
+    // False: the host process did not survive the sequence, or did not come to its end.
+    bool difference_of(Sequence const& q, std::string& text) {
+        if (!native_.run(q, expected_)) return false;
+        guest_.run(q, actual_);
+        text = compare(q, expected_, actual_);
+        return true;
+    }
+
+    Options const& options_;
+    NativeRunner native_;
+    GuestRunner guest_;
+    Totals& totals_;
+    Outcome expected_, actual_;
+    unsigned printed_ = 0;
+};
+
+void report(Totals const& t, std::FILE* to, char const* end) {
+    fmt::print(to, "{} sequences, {} instructions, {} different, {} not comparable{}", t.ran.load(),
+               t.instructions.load(), t.different.load(), t.killed.load(), end);
+    std::fflush(to);
+}
+
+// Runs the jobs as child processes and waits for them, with a progress line where someone may be looking.
+bool run_jobs(Options const& options, Totals& totals) {
+    std::vector<pid_t> children;
+    for (unsigned i = 0; i < options.jobs; ++i) {
+        pid_t child = fork();
+        if (child < 0) return false;
+        if (child == 0) {
+            Job job(options, tcg::make_interpreter, totals);
+            for (std::uint64_t n = i; n < options.count; n += options.jobs) job.run(options.first + n);
+            std::fflush(stdout);
+            std::_Exit(0);
+        }
+        children.push_back(child);
+    }
+    bool good = true;
+    unsigned since_report = 0;
+    while (!children.empty()) {
+        int status;
+        if (waitpid(children.back(), &status, WNOHANG) == 0) {
+            usleep(20'000);
+            if (++since_report % 500 == 0) report(totals, stderr, "\n");
             continue;
         }
-        guest.run(q, actual);
-        ++ran, instructions += q.instructions.size();
-        std::string difference = compare(q, expected, actual);
-        if (difference.empty()) continue;
-        if (++different <= limit)
-            fmt::print("--- difference, reproduce with --engine {} --seed {} --count 1 --families {}\n{}{}", engine,
-                       seed, families, describe(q), difference);
+        good &= WIFEXITED(status) && WEXITSTATUS(status) == 0;
+        children.pop_back();
     }
-    fmt::print("{} sequences, {} instructions, {} different, {} not comparable\n", ran, instructions, different,
-               killed);
-    return different || ran == 0;
+    return good;
+}
+
+bool parse(int argc, char** argv, Options& o) {
+    for (int i = 1; i < argc; ++i) {
+        std::string name = argv[i];
+        auto number = [&] { return ++i < argc ? std::strtoull(argv[i], nullptr, 0) : 0; };
+        if (name == "--engine")
+            o.engine = ++i < argc ? argv[i] : "";
+        else if (name == "--count")
+            o.count = number();
+        else if (name == "--seed")
+            o.first = number();
+        else if (name == "--families")
+            o.families = unsigned(number());
+        else if (name == "--limit")
+            o.limit = unsigned(number());
+        else if (name == "--jobs")
+            o.jobs = std::max(1u, unsigned(number()));
+        else if (name == "--whole")
+            o.minimise = false;
+        else if (name == "--show")
+            o.show = true;
+        else
+            return fmt::print(stderr, "x86_diff: unknown option {}\n", name), false;
+    }
+    if (o.engine != "interp") return fmt::print(stderr, "x86_diff: unknown engine {}\n", o.engine), false;
+    return true;
+}
+
+} // namespace
+
+int main(int argc, char** argv) {
+    Options options;
+    if (!parse(argc, argv, options)) return 2;
+    void* shared = mmap(nullptr, sizeof(Totals), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+    if (shared == MAP_FAILED) return 2;
+    auto& totals = *new (shared) Totals{};
+    bool good = run_jobs(options, totals);
+    report(totals, stdout, "\n");
+    return !good || totals.different || totals.ran == 0;
 }

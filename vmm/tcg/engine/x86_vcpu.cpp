@@ -211,7 +211,7 @@ CachedBlock* X86Vcpu::block_at_pc(std::uint64_t mode) {
     x86::X86Context& c = *context_;
     if (!code_limit_ok(1)) return c.raise(vmm::x86::vec::gp, 0), nullptr;
     std::uint64_t linear = x86::linear_pc(c.state);
-    x86::FetchResult where = mmu_->fetch_page(linear & ~(page_size - 1));
+    x86::FetchResult where = mmu_->fetch_page(linear);
     if (!where) return nullptr;
     std::uint16_t start = std::uint16_t(linear & (page_size - 1));
     if (where.ram) {

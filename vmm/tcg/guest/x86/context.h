@@ -26,7 +26,8 @@ struct Fault {
     bool has_error = false;
     bool software = false; // INT n, INT3, INTO: return address after the instruction, DPL check
     std::uint32_t error = 0;
-    std::uint64_t address = 0; // #PF: goes to CR2
+    std::uint64_t address = 0; // #PF: goes to CR2; not_canonical: where
+    bool not_canonical = false; // #GP(0) for an address; delivered as #SS(0) when it was a stack access
     std::uint8_t length = 0;   // software: instruction length
     bool privileged = false;   // software, but no DPL check (INT1)
 };
@@ -59,6 +60,9 @@ struct X86Context {
     void raise(std::uint8_t vector) { record({.vector = vector}); }
     void raise(std::uint8_t vector, std::uint32_t error) {
         record({.vector = vector, .has_error = true, .error = error});
+    }
+    void raise_not_canonical(std::uint64_t address) {
+        record({.vector = vec::gp, .has_error = true, .address = address, .not_canonical = true});
     }
     void raise_page_fault(std::uint64_t address, std::uint32_t error) {
         record({.vector = vec::pf, .has_error = true, .error = error, .address = address});

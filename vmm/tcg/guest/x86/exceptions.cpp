@@ -1,6 +1,7 @@
 #include "vmm/tcg/guest/x86/exceptions.h"
 
 #include "vmm/tcg/guest/x86/segments.h"
+#include "vmm/tcg/guest/x86/stack_access.h"
 #include "vmm/tcg/guest/x86/system.h"
 #include "vmm/tcg/guest/x86/task.h"
 
@@ -205,8 +206,9 @@ void run(X86Context& c, Event e) {
 
 void deliver(X86Context& c) {
     State& s = c.state;
-    Fault const f = c.fault;
+    Fault f = c.fault;
     c.engine.fault_pending = 0;
+    if (f.not_canonical && is_stack_access(c, f.address)) f.vector = vec::ss;
     if (f.vector == vec::pf && f.has_error) s.cr2 = f.address;
     Event e = event_of(f, truncate_pc(s, s.rip));
     // INT1 returns past itself like software interrupts, but no gate privilege counts.

@@ -113,6 +113,23 @@ template <class T> void set_compare_flags(X86Context& c, T first, T second) {
     c.engine.cc_src = second;
 }
 
+// A fault in REP CMPS and SCAS leaves the flags of before the instruction (SDM vol. 2, REP).
+class KeepFlagsOnFault {
+public:
+    explicit KeepFlagsOnFault(X86Context& c)
+        : c_(c), op_(c.engine.cc_op), result_(c.engine.cc_res), source_(c.engine.cc_src) {}
+    ~KeepFlagsOnFault() {
+        if (c_.faulted()) c_.engine.cc_op = op_, c_.engine.cc_res = result_, c_.engine.cc_src = source_;
+    }
+    KeepFlagsOnFault(KeepFlagsOnFault const&) = delete;
+    KeepFlagsOnFault& operator=(KeepFlagsOnFault const&) = delete;
+
+private:
+    X86Context& c_;
+    std::uint32_t op_;
+    std::uint64_t result_, source_;
+};
+
 // Elements compared in host memory until the condition ends the repetition; at least one.
 template <class T, class First> std::uint64_t compare_run(StringRun& s, First first, T const* second, std::uint64_t n) {
     bool const while_equal = s.op.repeat == Repeat::rep;
@@ -141,8 +158,8 @@ template <class T> void compare_strings(StringRun& s) {
                 s, [&](std::uint64_t i) { return get(first + i); }, second, n);
         } else {
             T x, y;
+            if (!s.check(es, rdi, false) || !load(s.c, b, y)) return; // first, as on hardware
             if (!s.check(segment, rsi, false) || !load(s.c, a, x)) return;
-            if (!s.check(es, rdi, false) || !load(s.c, b, y)) return;
             set_compare_flags(s.c, x, y);
             n = 1;
         }
@@ -191,10 +208,12 @@ std::uint64_t rep_lods(X86Context& c, std::uint64_t a, std::uint64_t b, std::uin
 }
 std::uint64_t rep_cmps(X86Context& c, std::uint64_t a, std::uint64_t b, std::uint64_t) {
     StringRun s(c, a, b);
+    KeepFlagsOnFault keep(c);
     return by_element(a, [&]<class T>(T) { compare_strings<T>(s); });
 }
 std::uint64_t rep_scas(X86Context& c, std::uint64_t a, std::uint64_t b, std::uint64_t) {
     StringRun s(c, a, b);
+    KeepFlagsOnFault keep(c);
     return by_element(a, [&]<class T>(T) { scan_strings<T>(s); });
 }
 

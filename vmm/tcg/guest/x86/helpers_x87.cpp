@@ -71,6 +71,13 @@ void store_register(X87Unit& u, unsigned i, bool pops) {
     if (pops) u.pop(1);
 }
 
+// FSTPNCE: FSTP that has no stack underflow; an empty register is not copied.
+void store_quietly(X87Unit& u, unsigned i) {
+    if (!u.empty(0)) u.write(i, u.read(0));
+    u.clear_c1();
+    u.pop(1);
+}
+
 void change_sign(X87Unit& u, bool absolute) {
     if (u.empty(0)) {
         if (u.underflow()) u.write(0, X87Unit::indefinite);
@@ -127,7 +134,7 @@ void group_d9(X87Unit& u, unsigned modrm, unsigned i) {
     else if (modrm < 0xd0)
         exchange(u, i);
     else if (modrm >= 0xd8 && modrm < 0xe0)
-        store_register(u, i, true);
+        store_quietly(u, i);
     else
         d9_functions(u, modrm);
 }

@@ -21,12 +21,9 @@ static Handler handler_of(ZydisDecodedInstruction const& insn) {
         return t;
     }();
     if (Handler h = table[insn.mnemonic]) return h;
-    switch (insn.meta.isa_set) {
-    case ZYDIS_ISA_SET_X87:
-    case ZYDIS_ISA_SET_FCMOV:
-    case ZYDIS_ISA_SET_SSE3X87: return &lift_x87;
-    default: return &lift_vector;
-    }
+    // By encoding: FCMOVcc, FCOMI and FISTTP count as later extensions.
+    bool const x87 = insn.opcode_map == ZYDIS_OPCODE_MAP_DEFAULT && ((insn.opcode & 0xf8) == 0xd8 || insn.opcode == 0x9b);
+    return x87 ? &lift_x87 : &lift_vector;
 }
 
 // The bytes an instruction at `offset` may have: at most 15 and none from a page that is not there.

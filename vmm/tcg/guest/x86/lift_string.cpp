@@ -86,8 +86,9 @@ bool lift_lods(Lifter& l) {
 bool lift_cmps(Lifter& l) {
     StringInstruction const s = describe(l);
     if (s.repeat != Repeat::once) return call_helper(l, s, HelperId::rep_cmps);
-    ValueId const first = l.b.load(s.element, source(l, s), 0, rsi);
+    // The second operand is read first, as faults show on hardware.
     ValueId const second = l.b.load(s.element, destination(l, s, false), 0, rdi);
+    ValueId const first = l.b.load(s.element, source(l, s), 0, rsi);
     ValueId const by = step(l, s);
     advance(l, s, by, rsi);
     advance(l, s, by, rdi);

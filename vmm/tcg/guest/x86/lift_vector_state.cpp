@@ -79,6 +79,7 @@ bool lift_vector_state(VectorLifter& v, bool& known) {
     case ZYDIS_MNEMONIC_EMMS: {
         auto gate = v.mmx_gate();
         if (gate != VectorLifter::Gate::open) return gate == VectorLifter::Gate::raised;
+        v.enter_mmx(); // TOP becomes 0 here as well
         v.b.put(Type::i8, slot::fpu_tags, l.constant(0, Type::i8));
         return true;
     }

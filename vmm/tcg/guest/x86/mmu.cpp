@@ -194,7 +194,7 @@ std::uint64_t Mmu::wrap(std::uint64_t va, View) const { return c_.state.long_mod
 
 std::optional<Translation> Mmu::translate(std::uint64_t va, Access access, View view) {
     if (!canonical(va)) {
-        raise_gp(c_);
+        c_.raise_not_canonical(va);
         return std::nullopt;
     }
     std::uint32_t error = 0;
@@ -252,12 +252,12 @@ void Mmu::fill(std::uint64_t va, View view, Translation const& t, Access access)
     note_large(page, t.page_bits);
 }
 
-FetchResult Mmu::fetch_page(std::uint64_t va) {
-    va = wrap(va, view_) & page_mask;
+FetchResult Mmu::fetch_page(std::uint64_t address) {
+    std::uint64_t const va = wrap(address, view_) & page_mask;
     Tables& t = tables(view_);
     FetchEntry& entry = t.fetch[unsigned(va >> page_bits) % fetch_entries];
     if (entry.tag == va) return entry.where;
-    std::optional<Translation> translation = translate(va, Access::execute, view_);
+    std::optional<Translation> translation = translate(wrap(address, view_), Access::execute, view_);
     if (!translation) return {};
     FetchResult where{.phys = translation->phys & page_mask};
     FlatRange const* piece = bus_.memory().view().find_read(where.phys);

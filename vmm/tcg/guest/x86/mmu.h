@@ -51,7 +51,8 @@ public:
     bool debug_access(std::uint64_t va, std::span<std::uint8_t> bytes, bool write);
 
     // --- code
-    FetchResult fetch_page(std::uint64_t va);
+    // The page that holds `address`, which a fault reports exactly.
+    FetchResult fetch_page(std::uint64_t address);
 
     // --- what changes translations
     // Sets engine.bank and the view for the current CPL, AC, CR4.SMAP. update_mode() calls it.
