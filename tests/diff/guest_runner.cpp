@@ -16,6 +16,7 @@ constexpr std::uint64_t pml4 = 0x1000, pdpt = 0x2000, pd = 0x3000, pt_code = 0x4
 // Where the supervisor sees physical memory: far from what test programs compute by chance.
 constexpr std::uint64_t kernel_base = 0xffff900000000000;
 constexpr unsigned stub_size = 16;
+constexpr std::uint16_t kernel_code = 0x10, user_data = 0x2b, user_code64 = 0x33, tss_selector = 0x40;
 
 bool has_error_code(int vector) { return vector == 8 || (vector >= 10 && vector <= 14) || vector == 17; }
 
@@ -83,12 +84,16 @@ void GuestRunner::build_tables() {
               (data_phys + (i << 12)) | present | (i < data_writable >> 12 ? writable : 0) | user | no_execute);
     for (unsigned i = 0; i < stack_size >> 12; ++i)
         entry(pt_stack, i, (stack_phys + (i << 12)) | present | writable | user | no_execute);
-    // Flat descriptors: 0x08 kernel code, 0x10 kernel data, 0x1b user data, 0x23 user code; 0x28 TSS.
+    // Linux's layout, as sequences can see selectors. Flat: 0x10 and 0x18 kernel, 0x23 and 0x33 user code of 32 and
+    // 64 bits, 0x2b user data; 0x40 TSS.
     std::uint64_t descriptors[] = {0,
+                                   0,
                                    0x00af9b000000ffff,
                                    0x00cf93000000ffff,
+                                   0x00cffb000000ffff,
                                    0x00cff3000000ffff,
                                    0x00affb000000ffff,
+                                   0,
                                    0x00008b000000ffff | tss << 16,
                                    kernel_base >> 32};
     std::memcpy(host(gdt), descriptors, sizeof descriptors);
@@ -98,7 +103,7 @@ void GuestRunner::build_tables() {
         // Each vector has its own HLT, so that where the CPU halts tells the vector.
         std::memset(host(stubs + v * stub_size), 0xf4, stub_size);
         std::uint64_t at = kernel_base + stubs + v * stub_size;
-        std::uint64_t low = (at & 0xffff) | std::uint64_t(8) << 16 | std::uint64_t(v == 3 ? 0xee00 : 0x8e00) << 32 |
+        std::uint64_t low = (at & 0xffff) | std::uint64_t(kernel_code) << 16 | std::uint64_t(v == 3 ? 0xee00 : 0x8e00) << 32 |
                             (at >> 16 & 0xffff) << 48;
         std::memcpy(host(idt + 16 * v), &low, 8);
         std::uint64_t high = at >> 32;
@@ -122,11 +127,12 @@ void GuestRunner::run(Sequence const& q, Outcome& out) {
     auto flat = [](std::uint16_t selector, std::uint16_t attributes) {
         return Segment{.base = 0, .limit = 0xffffffff, .attributes = attributes, .selector = selector};
     };
-    s.seg[cs] = flat(0x23, 0xa0fb);
-    for (unsigned i : {ss, ds, es, fs, gs}) s.seg[i] = flat(0x1b, 0xc0f3);
-    s.seg[tr] = {.base = kernel_base + tss, .limit = 0xffff, .attributes = 0x8b, .selector = 0x28};
+    s.seg[cs] = flat(user_code64, 0xa0fb);
+    s.seg[ss] = flat(user_data, 0xc0f3);
+    for (unsigned i : {ds, es, fs, gs}) s.seg[i] = {.base = 0, .limit = 0, .attributes = 0, .selector = 0};
+    s.seg[tr] = {.base = kernel_base + tss, .limit = 0xffff, .attributes = 0x8b, .selector = tss_selector};
     s.seg[ldtr] = {.base = 0, .limit = 0, .attributes = 0, .selector = 0};
-    s.gdtr = {kernel_base + gdt, 0x37};
+    s.gdtr = {kernel_base + gdt, 0x4f};
     s.idtr = {kernel_base + idt, 0x1ff};
     s.gpr = q.start.gpr;
     s.rip = q.start.rip;

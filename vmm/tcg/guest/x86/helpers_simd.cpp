@@ -53,8 +53,11 @@ std::uint64_t vector_mask_move(X86Context& c, std::uint64_t a, std::uint64_t add
         std::memcpy(mask, &c.state.ymm[mask_number], 32);
         if (a & masked_arg::store) std::memcpy(data, &c.state.ymm[data_number], 32);
     }
-    // The byte-wise ones access all of their memory, whatever the mask says.
-    if (element == 1 && !c.mmu->probe_write(address, bytes, c.mmu->view())) return 0;
+    // The byte-wise ones access all of their memory, whatever the mask says, upper half first.
+    if (element == 1) {
+        if (bytes == 16 && !c.mmu->probe_write(address + 8, 8, c.mmu->view())) return 0;
+        if (!c.mmu->probe_write(address, 8, c.mmu->view())) return 0;
+    }
     for (unsigned i = 0; i < bytes; i += element) {
         if (!(mask[i + element - 1] & 0x80)) continue;
         auto* ops = c.engine.memory;

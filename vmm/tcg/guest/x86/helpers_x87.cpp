@@ -164,6 +164,7 @@ void group_df(X86Context& c, X87Unit& u, unsigned reg, unsigned i) {
     switch (reg) {
     case 0:
         u.free(i);
+        u.clear_c1();
         u.pop(1);
         break;
     case 1: exchange(u, i); break;
