@@ -103,8 +103,8 @@ void GuestRunner::build_tables() {
         // Each vector has its own HLT, so that where the CPU halts tells the vector.
         std::memset(host(stubs + v * stub_size), 0xf4, stub_size);
         std::uint64_t at = kernel_base + stubs + v * stub_size;
-        std::uint64_t low = (at & 0xffff) | std::uint64_t(kernel_code) << 16 | std::uint64_t(v == 3 ? 0xee00 : 0x8e00) << 32 |
-                            (at >> 16 & 0xffff) << 48;
+        std::uint64_t low = (at & 0xffff) | std::uint64_t(kernel_code) << 16 |
+                            std::uint64_t(v == 3 ? 0xee00 : 0x8e00) << 32 | (at >> 16 & 0xffff) << 48;
         std::memcpy(host(idt + 16 * v), &low, 8);
         std::uint64_t high = at >> 32;
         std::memcpy(host(idt + 16 * v + 8), &high, 8);

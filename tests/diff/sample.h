@@ -43,9 +43,9 @@ struct Sequence {
         unsigned offset = 0, length = 0; // in `code`
         // What it does with the arithmetic flags: which it needs, gives a value, leaves undefined.
         std::uint64_t tested = 0, defined = 0, undefined = 0;
-        int target = -1;      // a conditional jump: index of the instruction it may go to
-        int needed_by = -1;   // must stay as long as that instruction does (a loop's counting)
-        bool dropped = false; // overwritten with NOPs by the minimiser
+        int target = -1;                    // a conditional jump: index of the instruction it may go to
+        int needed_by = -1;                 // must stay as long as that instruction does (a loop's counting)
+        bool dropped = false;               // overwritten with NOPs by the minimiser
         std::uint64_t undefined_before = 0; // computed by track_flags(): flags undefined when it starts
     };
     std::vector<Instruction> instructions;

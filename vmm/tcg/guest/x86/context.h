@@ -26,10 +26,10 @@ struct Fault {
     bool has_error = false;
     bool software = false; // INT n, INT3, INTO: return address after the instruction, DPL check
     std::uint32_t error = 0;
-    std::uint64_t address = 0; // #PF: goes to CR2; not_canonical: where
+    std::uint64_t address = 0;  // #PF: goes to CR2; not_canonical: where
     bool not_canonical = false; // #GP(0) for an address; delivered as #SS(0) when it was a stack access
-    std::uint8_t length = 0;   // software: instruction length
-    bool privileged = false;   // software, but no DPL check (INT1)
+    std::uint8_t length = 0;    // software: instruction length
+    bool privileged = false;    // software, but no DPL check (INT1)
 };
 
 // engine.cc_* hold the arithmetic flags; those bits of state.rflags are stale while the engine runs (see rflags()).

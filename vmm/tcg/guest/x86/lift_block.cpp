@@ -22,7 +22,8 @@ static Handler handler_of(ZydisDecodedInstruction const& insn) {
     }();
     if (Handler h = table[insn.mnemonic]) return h;
     // By encoding: FCMOVcc, FCOMI and FISTTP count as later extensions.
-    bool const x87 = insn.opcode_map == ZYDIS_OPCODE_MAP_DEFAULT && ((insn.opcode & 0xf8) == 0xd8 || insn.opcode == 0x9b);
+    bool const x87 =
+        insn.opcode_map == ZYDIS_OPCODE_MAP_DEFAULT && ((insn.opcode & 0xf8) == 0xd8 || insn.opcode == 0x9b);
     return x87 ? &lift_x87 : &lift_vector;
 }
 
