@@ -404,7 +404,8 @@ private:
         append(raw, d.length,
                {.tested = d.cpu_flags->tested & 0xcd5,
                 .defined = may_leave_flags(d) ? 0 : written & 0xcd5 & ~undefined,
-                .undefined = undefined | also_undefined(d.mnemonic)});
+                .undefined = undefined | also_undefined(d.mnemonic),
+                .mmx_store = stores_mmx(d, operands)});
         if (track_flags(q_)) return true;
         remove_last();
         track_flags(q_);
@@ -418,6 +419,16 @@ private:
     void remove_last() {
         q_.code.resize(q_.instructions.back().offset);
         q_.instructions.pop_back();
+    }
+
+    static bool stores_mmx(ZydisDecodedInstruction const& d, ZydisDecodedOperand const* operands) {
+        bool mmx = false, store = false;
+        for (unsigned i = 0; i < d.operand_count; ++i) {
+            auto const& o = operands[i];
+            mmx |= o.type == ZYDIS_OPERAND_TYPE_REGISTER && ZydisRegisterGetClass(o.reg.value) == ZYDIS_REGCLASS_MMX;
+            store |= o.type == ZYDIS_OPERAND_TYPE_MEMORY && (o.actions & ZYDIS_OPERAND_ACTION_MASK_WRITE);
+        }
+        return mmx && store;
     }
 
     // Shifts by 0 and repetitions of 0 elements change no flag.

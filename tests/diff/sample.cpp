@@ -7,12 +7,12 @@ namespace vmm::diff {
 
 namespace {
 
-// The flags that may differ when the run ended at `rip`.
-std::uint64_t undefined_at(Sequence const& s, std::uint64_t rip, int vector) {
+// The instruction that the run ended at, null when it came to the end.
+Sequence::Instruction const* ended_at(Sequence const& s, Outcome const& outcome) {
     std::uint64_t start = code_base + s.code_offset;
     for (auto const& insn : s.instructions)
-        if (vector != 3 && start + insn.offset == rip) return insn.undefined_before;
-    return s.undefined_at_end;
+        if (outcome.vector != 3 && start + insn.offset == outcome.registers.rip) return &insn;
+    return nullptr;
 }
 
 void bytes(std::string& text, char const* name, std::uint64_t base, std::uint8_t const* e, std::uint8_t const* a,
@@ -67,16 +67,19 @@ std::string compare(Sequence const& s, Outcome const& e, Outcome const& a) {
         field("fault address", e.address, a.address);
     }
     for (unsigned i = 0; i < 16; ++i) field(names[i], e.registers.gpr[i], a.registers.gpr[i]);
-    std::uint64_t flags = 0xcd5 & ~undefined_at(s, e.registers.rip, e.vector);
+    Sequence::Instruction const* at = ended_at(s, e);
+    std::uint64_t flags = 0xcd5 & ~(at ? at->undefined_before : s.undefined_at_end);
     field("rflags", e.registers.rflags & flags, a.registers.rflags & flags);
     for (unsigned i = 0; i < 16; ++i)
         for (unsigned k = 0; k < 4; ++k)
             field(fmt::format("ymm{}[{}]", i, k), e.registers.ymm[i][k], a.registers.ymm[i][k]);
     field("mxcsr", e.registers.mxcsr, a.registers.mxcsr);
     field("fcw", e.registers.fcw, a.registers.fcw);
-    field("fsw", e.registers.fsw, a.registers.fsw);
-    field("tags", e.registers.tags, a.registers.tags);
-    for (unsigned i = 0; i < 8; ++i)
+    bool const stack_defined = !at || !at->mmx_store;
+    std::uint16_t const fsw_mask = stack_defined ? 0xffff : 0xc7ff;
+    field("fsw", e.registers.fsw & fsw_mask, a.registers.fsw & fsw_mask);
+    if (stack_defined) field("tags", e.registers.tags, a.registers.tags);
+    for (unsigned i = 0; i < 8 && stack_defined; ++i)
         bytes(text, fmt::format("st{}", i).c_str(), 0, e.registers.st[i].data(), a.registers.st[i].data(), 10);
     bytes(text, "data", data_base, e.data.data(), a.data.data(), data_size);
     bytes(text, "stack", stack_base, e.stack.data(), a.stack.data(), stack_size);

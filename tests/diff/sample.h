@@ -45,6 +45,8 @@ struct Sequence {
         std::uint64_t tested = 0, defined = 0, undefined = 0;
         int target = -1;                    // a conditional jump: index of the instruction it may go to
         int needed_by = -1;                 // must stay as long as that instruction does (a loop's counting)
+        // A fault in an MMX store may have begun the transition to MMX state: TOP and the tags are then the CPU's choice.
+        bool mmx_store = false;
         bool dropped = false;               // overwritten with NOPs by the minimiser
         std::uint64_t undefined_before = 0; // computed by track_flags(): flags undefined when it starts
     };

@@ -308,18 +308,9 @@ ValueId VectorLifter::mmx_source(unsigned i) {
     return widen(b.get(Type::i64, slot::mm(number(i))));
 }
 
-void VectorLifter::clear_top() {
+void VectorLifter::enter_mmx() {
     ValueId fsw = b.get(Type::i16, slot::fsw);
     b.put(Type::i16, slot::fsw, b.binary(Opcode::and_, Type::i16, fsw, l.constant(0xc7ff, Type::i16)));
-}
-
-void VectorLifter::mmx_store(unsigned i, Type t, ValueId value, std::uint8_t attributes) {
-    clear_top();
-    l.store(i, t, value, attributes);
-}
-
-void VectorLifter::enter_mmx() {
-    clear_top();
     b.put(Type::i8, slot::fpu_tags, l.constant(0xff, Type::i8));
 }
 

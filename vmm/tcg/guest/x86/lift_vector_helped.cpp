@@ -47,8 +47,8 @@ bool mask_move_bytes(VectorLifter& v) {
     std::uint64_t a = masked_arg::store | std::uint64_t(v.number(0)) << masked_arg::data_shift |
                       std::uint64_t(v.number(1)) << masked_arg::mask_shift;
     if (mmx) a |= masked_arg::mmx;
-    if (mmx) v.enter_mmx(); // even if it faults
     l.call(HelperId::vector_mask_move, l.constant(std::int64_t(a)), address);
+    if (mmx) v.enter_mmx();
     return true;
 }
 

@@ -51,7 +51,7 @@ bool move_low(VectorLifter& v, Type t) {
             v.mmx_result(0, v.widen(value));
         } else {
             ValueId value = v.b.get(t, slot::mm(v.number(1)));
-            if (l.is_memory(0)) v.mmx_store(0, t, value);
+            if (l.is_memory(0)) l.store(0, t, value);
             v.enter_mmx();
             if (!l.is_memory(0)) l.put_gpr(v.number(0), value);
         }
@@ -181,7 +181,7 @@ bool lift_vector_move(VectorLifter& v, bool& known) {
         ONLY(CVTTPS2PI) : return vector_to_mmx(v, VecOp::cvttps2dq);
         ONLY(CVTPD2PI) : return vector_to_mmx(v, VecOp::cvtpd2dq);
         ONLY(CVTTPD2PI) : return vector_to_mmx(v, VecOp::cvttpd2dq);
-        ONLY(MOVNTQ) : v.mmx_store(0, Type::i64, v.b.get(Type::i64, slot::mm(v.number(1))), ir::mem_non_temporal);
+        ONLY(MOVNTQ) : l.store(0, Type::i64, v.b.get(Type::i64, slot::mm(v.number(1))), ir::mem_non_temporal);
         v.enter_mmx();
         return true;
     default: known = false; return false;

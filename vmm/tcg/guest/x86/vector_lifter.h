@@ -59,9 +59,6 @@ public:
     // MMX registers as v128 values with the upper half 0. mmx_result also marks the register file as in MMX use.
     ValueId mmx_source(unsigned i);
     void enter_mmx();
-    // A store whose fault leaves the tags, but not TOP, as they were: what hardware shows. enter_mmx() is to follow.
-    void mmx_store(unsigned i, Type t, ValueId value, std::uint8_t attributes = 0);
-    void clear_top();
     void mmx_result(unsigned i, ValueId v);
 
     ValueId vec(VecOp op, ValueId a, ValueId second = none, std::int64_t imm = 0, Type t = Type::v128,

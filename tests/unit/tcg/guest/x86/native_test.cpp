@@ -284,6 +284,7 @@ void fill(std::mt19937_64& random, std::vector<std::uint8_t>& data) {
 // Random bytes shaped like "[prefix] [REX] opcode modrm(RBX) ...".
 std::vector<std::uint8_t> random_instruction(std::mt19937_64& random) {
     std::vector<std::uint8_t> b;
+    b.reserve(16);
     static constexpr std::uint8_t prefixes[] = {0x66, 0xf3, 0xf2, 0xf0};
     if (random() % 3 == 0) b.push_back(prefixes[random() % 4]);
     unsigned const map = random() % 6;
