@@ -1,7 +1,10 @@
 #include "block/formats/default_formats.h"
 
 #include "block/formats/blkdebug/blkdebug.h"
+#include "block/formats/cloop/cloop.h"
+#include "block/formats/cow/cow.h"
 #include "block/formats/null_co/null_co.h"
+#include "block/formats/qcow/qcow.h"
 #include "block/formats/qcow2/qcow2.h"
 #include "block/formats/raw/raw.h"
 #include "block/formats/vdi/vdi.h"
@@ -13,6 +16,9 @@ namespace vmm::block {
 FormatTable default_formats() {
     FormatTable table;
     table.add(raw_format());
+    table.add(cow_format());
+    table.add(cloop_format());
+    table.add(qcow_format());
     table.add(qcow2_format());
     table.add(vmdk_format());
     table.add(vdi_format());

@@ -1,0 +1,121 @@
+#include "block/formats/qcow/tables.h"
+
+#include "block/formats/mapped/mapped_image.h"
+#include "vmm/base/checked.h"
+
+#include <algorithm>
+#include <cerrno>
+
+namespace vmm::block::qcow {
+
+namespace {
+constexpr std::size_t max_cached_tables = 4096;
+constexpr std::uint64_t piece_entries = 64; // 512 bytes are written at once
+
+Bytes bytes_of(std::vector<be64>& table) {
+    return {reinterpret_cast<std::uint8_t*>(table.data()), table.size() * sizeof(be64)};
+}
+} // namespace
+
+Task<Result<void>> Tables::load_l1() {
+    CO_TRY(check_inside_file(file_, header_.l1_offset, l1_.size() * sizeof(be64), "qcow L1 table (l1_table_offset)"));
+    CO_TRY(co_await read_bytes(file_, header_.l1_offset, bytes_of(l1_)));
+    end_ = std::max(file_.size_bytes(), header_.l1_offset + l1_.size() * sizeof(be64));
+    co_return Result<void>{};
+}
+
+std::optional<std::uint64_t> Tables::find(std::uint64_t offset) const {
+    std::uint64_t index = l1_index(offset);
+    if (l1_[index] == 0) return 0;
+    auto table = tables_.find(index);
+    if (table == tables_.end()) return std::nullopt;
+    return table->second[l2_index(offset)].load();
+}
+
+Task<Result<void>> Tables::load(std::uint64_t offset) {
+    std::uint64_t index = l1_index(offset), at = l1_[index];
+    Table table(header_.l2_entries());
+    Result<void> inside = check_inside_file(file_, at, table.size() * sizeof(be64), fmt::format("L2 table {}", index));
+    if (!inside.ok()) co_return Error(inside.error().message(), EIO);
+    CO_TRY(co_await read_bytes(file_, at, bytes_of(table)));
+    if (tables_.size() >= max_cached_tables)
+        std::erase_if(tables_, [this](auto const& entry) {
+            auto changed = dirty_.lower_bound({entry.first, 0});
+            return !pinned_.contains(entry.first) && (changed == dirty_.end() || changed->first != entry.first);
+        });
+    tables_.emplace(index, std::move(table)); // unless another task was faster
+    co_return Result<void>{};
+}
+
+Task<Result<void>> Tables::pin(std::uint64_t offset) {
+    std::uint64_t index = l1_index(offset);
+    pinned_.insert(index);
+    if (tables_.contains(index)) co_return Result<void>{};
+    if (l1_[index] != 0) {
+        Result<void> loaded = co_await load(offset);
+        co_return loaded;
+    }
+    std::uint64_t bytes = header_.l2_entries() * sizeof(be64);
+    end_ = align_up(end_, header_.cluster_bytes());
+    l1_[index] = end_;
+    end_ += bytes;
+    tables_.emplace(index, Table(header_.l2_entries()));
+    for (std::uint64_t piece = 0; piece * piece_entries < header_.l2_entries(); ++piece) dirty_.insert({index, piece});
+    dirty_l1_.insert(index / piece_entries);
+    co_return Result<void>{};
+}
+
+void Tables::set(std::uint64_t offset, std::uint64_t entry) {
+    std::uint64_t index = l1_index(offset);
+    auto table = tables_.find(index);
+    VMM_ASSERT(table != tables_.end());
+    table->second[l2_index(offset)] = entry;
+    dirty_.insert({index, l2_index(offset) / piece_entries});
+    if (auto pin = pinned_.find(index); pin != pinned_.end()) pinned_.erase(pin);
+}
+
+std::uint64_t Tables::append_cluster() {
+    std::uint64_t at = align_up(end_, header_.cluster_bytes());
+    end_ = at + header_.cluster_bytes();
+    return at;
+}
+
+std::uint64_t Tables::append_bytes(std::uint64_t bytes) {
+    std::uint64_t at = end_;
+    end_ += bytes;
+    return at;
+}
+
+Task<Result<void>> Tables::write_back() {
+    struct Change {
+        std::uint64_t offset;
+        std::vector<be64> entries;
+    };
+    auto piece_of = [](Table const& table, std::uint64_t piece) {
+        std::uint64_t first = piece * piece_entries,
+                      last = std::min<std::uint64_t>(first + piece_entries, table.size());
+        return Table(table.begin() + std::ptrdiff_t(first), table.begin() + std::ptrdiff_t(last));
+    };
+    // As they are now: what is published while we write has data that is not stable yet.
+    std::vector<Change> second, first;
+    for (auto [index, piece] : dirty_)
+        second.push_back({l1_[index] + piece * piece_entries * 8, piece_of(tables_.find(index)->second, piece)});
+    for (std::uint64_t piece : dirty_l1_)
+        first.push_back({header_.l1_offset + piece * piece_entries * 8, piece_of(l1_, piece)});
+    auto dirty = std::exchange(dirty_, {});
+    auto dirty_l1 = std::exchange(dirty_l1_, {});
+    Result<void> result = co_await file_.flush();
+    for (std::size_t i = 0; result.ok() && i < second.size(); ++i)
+        result = co_await write_bytes(file_, second[i].offset, bytes_of(second[i].entries));
+    if (result.ok()) result = co_await file_.flush();
+    for (std::size_t i = 0; result.ok() && i < first.size(); ++i)
+        result = co_await write_bytes(file_, first[i].offset, bytes_of(first[i].entries));
+    if (result.ok() && !first.empty()) result = co_await file_.flush();
+    if (!result.ok()) {
+        dirty_.merge(dirty);
+        dirty_l1_.merge(dirty_l1);
+    }
+    co_return result;
+}
+
+} // namespace vmm::block::qcow

@@ -1,0 +1,47 @@
+// The two-level table of a qcow image: the first level in memory, second levels loaded as needed; both written back.
+#pragma once
+#include "block/core/block_device.h"
+#include "block/formats/qcow/header.h"
+
+#include <map>
+#include <set>
+#include <vector>
+
+namespace vmm::block::qcow {
+
+class Tables {
+public:
+    Tables(BlockDevice& file, Header header) : file_(file), header_(header), l1_(header.l1_entries()) {}
+    Task<Result<void>> load_l1();
+
+    // The entry of the cluster at `offset` (0: none); nothing when its table must be loaded first.
+    std::optional<std::uint64_t> find(std::uint64_t offset) const;
+    bool has_table(std::uint64_t offset) const { return l1_[l1_index(offset)] != 0; }
+    Task<Result<void>> load(std::uint64_t offset);
+    // Makes sure the table of `offset` exists and stays in memory until set().
+    Task<Result<void>> pin(std::uint64_t offset);
+    void set(std::uint64_t offset, std::uint64_t entry);
+    // Room at the end of the file: a whole cluster, aligned, or `bytes` of compressed data.
+    std::uint64_t append_cluster();
+    std::uint64_t append_bytes(std::uint64_t bytes);
+    bool clean() const { return dirty_.empty() && dirty_l1_.empty(); }
+    // Data made stable, then second levels, then the first.
+    Task<Result<void>> write_back();
+
+private:
+    using Table = std::vector<be64>;
+    std::uint64_t l1_index(std::uint64_t offset) const { return offset >> (header_.cluster_bits + header_.l2_bits); }
+    std::uint64_t l2_index(std::uint64_t offset) const {
+        return (offset >> header_.cluster_bits) & (header_.l2_entries() - 1);
+    }
+    BlockDevice& file_;
+    Header header_;
+    Table l1_;
+    std::map<std::uint64_t, Table> tables_; // by index in l1_; clean ones may be dropped
+    std::multiset<std::uint64_t> pinned_;
+    std::set<std::pair<std::uint64_t, std::uint64_t>> dirty_; // (table, piece in it)
+    std::set<std::uint64_t> dirty_l1_;                        // pieces
+    std::uint64_t end_ = 0;
+};
+
+} // namespace vmm::block::qcow
