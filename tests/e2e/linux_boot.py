@@ -5,13 +5,13 @@ import os
 import sys
 
 sys.path.insert(0, os.path.dirname(__file__))
-from session import Failure, Session, check, guest, linux, main  # noqa: E402
+from session import PROMPT, Failure, Session, check, guest, linux, main  # noqa: E402
 
 
 def boots_to_a_shell_and_powers_off():
     with Session(*linux()) as vm:
         vm.expect(r"vmm-guest: ready, Linux \S+ x86_64")
-        vm.expect(r"# $")
+        vm.expect(PROMPT)
         check(vm.command("echo $((6*7))").strip() == "42", "the shell does not compute")
         vm.send("poweroff -f\n")
         check(vm.wait() == 0, "poweroff does not end vmm with status 0")
@@ -21,7 +21,7 @@ def runs_a_script_of_shell_work():
     """fork, pipes, signals, mmap, floating point, checksums, the clock."""
     with Session(*linux()) as vm:
         vm.expect(r"vmm-guest: ready")
-        vm.expect(r"# $")
+        vm.expect(PROMPT)
         sums = hashlib.sha256(b"".join(b"%d\n" % i for i in range(1, 20001))).hexdigest()
         check(sums in vm.command("seq 1 20000 | sha256sum"), "sha256sum differs")
         md5 = hashlib.md5(b"".join(b"%d\n" % i for i in range(1, 20001))).hexdigest()
@@ -42,16 +42,16 @@ def runs_a_script_of_shell_work():
 def reboots_and_no_reboot_ends():
     with Session(*linux()) as vm:
         vm.expect(r"vmm-guest: ready")
-        vm.expect(r"# $")
+        vm.expect(PROMPT)
         vm.send("reboot -f\n")
         vm.expect(r"vmm-guest: ready")
-        vm.expect(r"# $")
+        vm.expect(PROMPT)
         vm.send("\x01x")
         check(vm.wait() == 0, "Ctrl-a x does not end vmm with status 0")
         check("QEMU: Terminated" in vm.text, "no farewell")
     with Session(*linux(extra=["-no-reboot"])) as vm:
         vm.expect(r"vmm-guest: ready")
-        vm.expect(r"# $")
+        vm.expect(PROMPT)
         vm.send("reboot -f\n")
         check(vm.wait() == 0, "-no-reboot")
 
@@ -88,7 +88,7 @@ def boots_with_two_cpus():
 def power_button_and_monitor():
     with Session(*linux()) as vm:
         vm.expect(r"vmm-guest: ready")
-        vm.expect(r"# $")
+        vm.expect(PROMPT)
         vm.send("\x01c")
         vm.expect(r"\(qemu\) ")
         vm.send("info status\n")

@@ -3,17 +3,21 @@
 Waits are for text, never for time; the limits only keep a hung guest from hanging the run.
 """
 import os
+import fcntl
 import pty
 import re
 import select
 import signal
 import subprocess
 import sys
+import termios
 import time
 
 GUESTS = os.environ.get("VMM_GUESTS", os.path.expanduser("~/.cache/vmm-guests"))
 VMM = os.environ.get("VMM_BINARY", os.path.join(os.path.dirname(__file__), "../../build/release/bin/vmm"))
 SKIP = 77
+# The shell asks the terminal where its cursor is (ESC[6n) behind the prompt.
+PROMPT = r"# (?:\x1b\[6n)?$"
 LIMIT = float(os.environ.get("VMM_E2E_LIMIT", "400"))
 
 
@@ -37,6 +41,7 @@ class Session:
         self.at = 0
         self.master, slave = pty.openpty()
         self.process = subprocess.Popen(self.args, stdin=slave, stdout=slave, stderr=slave, close_fds=True, start_new_session=True,
+                                        preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0),
                                         env={**os.environ, **(env or {})})
         os.close(slave)
         self.status = None
@@ -85,7 +90,7 @@ class Session:
     def send(self, text):
         os.write(self.master, text.encode())
 
-    def command(self, line, prompt=r"# $"):
+    def command(self, line, prompt=PROMPT):
         """Types a shell command and returns what it printed."""
         self.send(line + "\n")
         self.expect(re.escape(line[:40]))

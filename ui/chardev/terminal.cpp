@@ -32,7 +32,11 @@ struct Record {
 std::atomic<Record*> current{nullptr};
 static_assert(std::atomic<Record*>::is_always_lock_free);
 
-bool in_foreground() { return tcgetpgrp(STDIN_FILENO) == getpgrp(); }
+// A terminal that is not our controlling one has no foreground job that we could disturb.
+bool in_foreground() {
+    pid_t group = tcgetpgrp(STDIN_FILENO);
+    return group == getpgrp() || (group < 0 && errno == ENOTTY);
+}
 
 // Async-signal-safe. Restores termios and the modes the guest set, once.
 void restore_terminal(Record& record) {
