@@ -50,6 +50,12 @@ std::uint64_t* address(State& s, std::uint32_t i) {
     }
 }
 
+// AMD's configuration registers (SYSCFG, HWCR, TOP_MEM, OSVW, DE_CFG, ...; APM vol. 2 appendix A): an AMD model has them,
+// nothing here hangs on their bits, so they read as zero and take writes.
+bool is_amd_configuration(CpuModel const& model, std::uint32_t i) {
+    return model.vendor == "AuthenticAMD" && i >= 0xc0010010 && i <= 0xc0011fff;
+}
+
 std::optional<std::uint64_t> read_msr(X86Context& c, std::uint32_t i) {
     State& s = c.state;
     if (is_x2apic_or_apic(i)) return c.bus->apic_msr_read(i);
@@ -71,7 +77,9 @@ std::optional<std::uint64_t> read_msr(X86Context& c, std::uint32_t i) {
     case msr::platform_id:
     case msr::feature_control:
     case msr::arch_capabilities: return 0;
-    default: return std::nullopt;
+    default:
+        if (is_amd_configuration(*c.model, i)) return 0;
+        return std::nullopt;
     }
 }
 
@@ -117,7 +125,7 @@ bool write_msr(X86Context& c, std::uint32_t i, std::uint64_t v) {
     case msr::pred_cmd:
     case msr::bios_update_id:
     case 0x79: return true; // microcode update trigger: nothing to update
-    default: return false;
+    default: return is_amd_configuration(*c.model, i);
     }
 }
 
