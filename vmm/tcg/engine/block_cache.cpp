@@ -25,6 +25,7 @@ void BlockCache::remove(CachedBlock* b) {
     leave(b->ram->host() + b->page_offset);
     if (b->crosses_page) leave(b->next_ram->host() + b->next_page_offset);
     backend_.unlink(*b->translation);
+    recent_[Hash{}(key_of(*b)) % recent_entries] = {};
     auto it = by_key_.find(key_of(*b));
     graveyard_.push_back(std::move(it->second));
     by_key_.erase(it);
@@ -51,6 +52,7 @@ void BlockCache::clear() {
     }
     by_key_.clear();
     by_page_.clear();
+    recent_.assign(recent_entries, {});
 }
 
 } // namespace vmm::tcg

@@ -28,9 +28,15 @@ public:
     ~BlockCache() { clear(); }
 
     // The block starting at `start` of the page, or null. O(1).
-    CachedBlock* find(RamBlock& ram, std::uint64_t page_offset, std::uint16_t start, std::uint64_t mode) const {
-        auto it = by_key_.find(Key{ram.host() + page_offset + start, mode});
-        return it == by_key_.end() ? nullptr : it->second.get();
+    CachedBlock* find(RamBlock& ram, std::uint64_t page_offset, std::uint16_t start, std::uint64_t mode) {
+        Key key{ram.host() + page_offset + start, mode};
+        Recent& recent = recent_[Hash{}(key) % recent_entries];
+        if (recent.key == key) [[likely]]
+            return recent.block;
+        auto it = by_key_.find(key);
+        if (it == by_key_.end()) return nullptr;
+        recent = {key, it->second.get()};
+        return recent.block;
     }
     CachedBlock& add(std::unique_ptr<CachedBlock> block);
     // Drops the blocks that touch granules of the page. Their memory stays until bury(): one may be executing.
@@ -42,9 +48,15 @@ public:
 
 private:
     struct Key {
-        std::uint8_t const* host;
-        std::uint64_t mode;
+        std::uint8_t const* host = nullptr;
+        std::uint64_t mode = 0;
         bool operator==(Key const&) const = default;
+    };
+    // Found lately, in front of the table: most lookups are repetitions.
+    static constexpr std::size_t recent_entries = 4096;
+    struct Recent {
+        Key key{};
+        CachedBlock* block = nullptr;
     };
     struct Hash {
         std::size_t operator()(Key const& k) const {
@@ -56,6 +68,7 @@ private:
 
     Backend& backend_;
     std::unordered_map<Key, std::unique_ptr<CachedBlock>, Hash> by_key_;
+    std::vector<Recent> recent_ = std::vector<Recent>(recent_entries);
     // Blocks by each page they touch (host address of the page).
     std::unordered_map<std::uint8_t const*, std::vector<CachedBlock*>> by_page_;
     std::vector<std::unique_ptr<CachedBlock>> graveyard_;
