@@ -9,6 +9,7 @@
 #include "block/formats/raw/raw.h"
 #include "block/formats/vdi/vdi.h"
 #include "block/formats/vmdk/vmdk.h"
+#include "block/formats/vpc/vpc.h"
 #include "block/io/file_protocol.h"
 
 namespace vmm::block {
@@ -16,6 +17,7 @@ namespace vmm::block {
 FormatTable default_formats() {
     FormatTable table;
     table.add(raw_format());
+    table.add(vpc_format());
     table.add(cow_format());
     table.add(cloop_format());
     table.add(qcow_format());
