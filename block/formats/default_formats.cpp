@@ -8,6 +8,7 @@
 #include "block/formats/qcow2/qcow2.h"
 #include "block/formats/raw/raw.h"
 #include "block/formats/vdi/vdi.h"
+#include "block/formats/vhdx/vhdx.h"
 #include "block/formats/vmdk/vmdk.h"
 #include "block/formats/vpc/vpc.h"
 #include "block/io/file_protocol.h"
@@ -17,6 +18,7 @@ namespace vmm::block {
 FormatTable default_formats() {
     FormatTable table;
     table.add(raw_format());
+    table.add(vhdx_format());
     table.add(vpc_format());
     table.add(cow_format());
     table.add(cloop_format());
