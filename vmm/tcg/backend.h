@@ -32,6 +32,8 @@ struct GuestInfo {
 class Translation {
 public:
     virtual ~Translation() = default;
+    // Set by the owner: only ever entered by run() (code that cannot be watched, single steps).
+    bool transient = false;
 };
 
 // How run() ended.

@@ -80,6 +80,7 @@ struct alignas(64) EngineContext {
     // The guest's SIMD control and status register (MXCSR), in its state.
     std::uint32_t* fp_control = nullptr;
     CodeGuard* code_guard = nullptr; // null: nobody translates (tests)
+    void* address_cache = nullptr;   // the back end's, for indirect jumps
 };
 
 } // namespace vmm::tcg

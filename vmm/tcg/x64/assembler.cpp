@@ -1,0 +1,65 @@
+#include "vmm/tcg/x64/assembler.h"
+
+namespace vmm::tcg::x64 {
+
+using ir::VecMap;
+using ir::VecPrefix;
+
+void Assembler::modrm(int reg_field, Rm rm) {
+    int reg_bits = (reg_field & 7) << 3;
+    if (!rm.memory) return db(0xc0 | reg_bits | (rm.reg & 7));
+    bool sib = rm.index >= 0 || (rm.reg & 7) == host::rsp;
+    // A displacement is always given when base is rbp/r13, whose mod 0 form means something else.
+    int mod = rm.displacement == 0 && (rm.reg & 7) != host::rbp                ? 0
+              : rm.displacement == std::int8_t(rm.displacement) ? 1
+                                                                : 2;
+    db(mod << 6 | reg_bits | (sib ? 4 : rm.reg & 7));
+    if (sib) db((rm.index >= 0 ? rm.index & 7 : 4) << 3 | (rm.reg & 7));
+    if (mod == 1) db(std::uint8_t(rm.displacement));
+    if (mod == 2) dd(std::uint32_t(rm.displacement));
+}
+
+void Assembler::vex(VecPrefix prefix, VecMap map, std::uint8_t opcode, bool w, bool wide, int reg_field, int vvvv,
+                    Rm rm) {
+    bool r = reg_field >= 8, b = rm.reg >= 8, x = rm.index >= 8;
+    int pp = prefix == VecPrefix::np ? 0 : prefix == VecPrefix::p66 ? 1 : prefix == VecPrefix::pf3 ? 2 : 3;
+    int tail = (~vvvv & 15) << 3 | (wide ? 4 : 0) | pp;
+    if (!b && !x && !w && map == VecMap::m0f) {
+        db(0xc5), db((r ? 0 : 0x80) | tail);
+    } else {
+        db(0xc4), db((r ? 0 : 0x80) | (x ? 0 : 0x40) | (b ? 0 : 0x20) | int(map)), db((w ? 0x80 : 0) | tail);
+    }
+    db(opcode);
+    modrm(reg_field, rm);
+}
+
+void Assembler::legacy(VecPrefix prefix, VecMap map, std::uint8_t opcode, bool w, int reg_field, Rm rm) {
+    if (prefix == VecPrefix::p66) db(0x66);
+    if (prefix == VecPrefix::pf3) db(0xf3);
+    if (prefix == VecPrefix::pf2) db(0xf2);
+    int rex_bits = (w ? 8 : 0) | (reg_field >= 8 ? 4 : 0) | (rm.index >= 8 ? 2 : 0) | (rm.reg >= 8 ? 1 : 0);
+    if (rex_bits) db(0x40 | rex_bits);
+    db(0x0f);
+    if (map == VecMap::m38) db(0x38);
+    if (map == VecMap::m3a) db(0x3a);
+    db(opcode);
+    modrm(reg_field, rm);
+}
+
+void Assembler::vector_load(unsigned bytes, int x, Rm from) {
+    switch (bytes) {
+    case 4: return vex(VecPrefix::p66, VecMap::m0f, 0x6e, false, false, x, 0, from); // vmovd
+    case 8: return vex(VecPrefix::pf3, VecMap::m0f, 0x7e, false, false, x, 0, from); // vmovq
+    default: return vex(VecPrefix::np, VecMap::m0f, 0x10, false, bytes == 32, x, 0, from);
+    }
+}
+
+void Assembler::vector_store(unsigned bytes, Rm to, int x) {
+    switch (bytes) {
+    case 4: return vex(VecPrefix::p66, VecMap::m0f, 0x7e, false, false, x, 0, to);
+    case 8: return vex(VecPrefix::p66, VecMap::m0f, 0xd6, false, false, x, 0, to);
+    default: return vex(VecPrefix::np, VecMap::m0f, 0x11, false, bytes == 32, x, 0, to);
+    }
+}
+
+} // namespace vmm::tcg::x64

@@ -1,0 +1,103 @@
+// Assembler: xbyak over the code cache, with what the code generator adds: typed registers, jumps patched later, cold
+// code, and VEX encodings by table.
+#pragma once
+#include "vmm/tcg/ir/ir.h"
+#include "vmm/tcg/ir/vec_ops.h"
+#include "vmm/tcg/x64/code_cache.h"
+
+#include <cstdint>
+#include <xbyak/xbyak.h>
+
+namespace vmm::tcg::x64 {
+
+// Host general registers by number.
+namespace host {
+enum : int { rax, rcx, rdx, rbx, rsp, rbp, rsi, rdi, r8, r9, r10, r11, r12, r13, r14, r15, count };
+}
+
+// A place in the code whose rel32 field is filled in later.
+struct Fixup {
+    std::uint8_t* field = nullptr; // in the writable view
+};
+
+class Assembler : public Xbyak::CodeGenerator {
+public:
+    explicit Assembler(CodeCache& cache) : CodeGenerator(cache.size(), cache.writable()), cache_(cache) {}
+
+    static Xbyak::Reg reg(ir::Type t, int index) {
+        switch (t) {
+        case ir::Type::i8: return Xbyak::Reg8(index, index >= 4 && index < 8);
+        case ir::Type::i16: return Xbyak::Reg16(index);
+        case ir::Type::i32: return Xbyak::Reg32(index);
+        default: return Xbyak::Reg64(index);
+        }
+    }
+    static Xbyak::Reg64 r64(int index) { return Xbyak::Reg64(index); }
+    static Xbyak::Reg32 r32(int index) { return Xbyak::Reg32(index); }
+    static Xbyak::Reg8 r8b(int index) { return Xbyak::Reg8(index, index >= 4 && index < 8); }
+    Xbyak::Address sized(ir::Type t, Xbyak::RegExp const& e) {
+        switch (t) {
+        case ir::Type::i8: return byte[e];
+        case ir::Type::i16: return word[e];
+        case ir::Type::i32: return dword[e];
+        default: return qword[e];
+        }
+    }
+
+    std::uint8_t const* executable(void const* in_writable) const { return cache_.executable(in_writable); }
+    std::uint8_t* here() { return const_cast<std::uint8_t*>(getCurr()); }
+    Fixup jump_if(ir::Cond cc) {
+        db(0x0f), db(0x80 + int(cc)), dd(0);
+        return {here() - 4};
+    }
+    Fixup jump() {
+        db(0xe9), dd(0);
+        return {here() - 4};
+    }
+    static void bind(Fixup f, std::uint8_t const* to) {
+        std::int32_t rel = std::int32_t(to - (f.field + 4));
+        __builtin_memcpy(f.field, &rel, 4);
+    }
+    void bind(Fixup f) { bind(f, here()); }
+    void jump_to(std::uint8_t const* to) { bind(jump(), to); }
+    void jump_if_to(ir::Cond cc, std::uint8_t const* to) { bind(jump_if(cc), to); }
+    void call_to(std::uint8_t const* to) {
+        db(0xe8), dd(0);
+        bind({here() - 4}, to);
+    }
+    // Calls a C++ function through rax, or directly when it is near.
+    void call_function(void const* function) {
+        mov(rax, reinterpret_cast<std::uint64_t>(function));
+        call(rax);
+    }
+    void load_constant(int r, std::int64_t v) {
+        if (v == 0) mov(r32(r), 0); // not xor: flags stay
+        else if (std::uint64_t(v) <= 0xffffffff) mov(r32(r), std::uint32_t(v));
+        else mov(r64(r), v);
+    }
+
+    // The rm operand of a vector instruction: a register, or memory at base + displacement (and an index of scale 1).
+    struct Rm {
+        bool memory = false;
+        int reg = 0; // or base
+        int index = -1;
+        std::int32_t displacement = 0;
+    };
+    static Rm in_register(int r) { return {.reg = r}; }
+    static Rm in_memory(int base, std::int32_t displacement, int index = -1) {
+        return {.memory = true, .reg = base, .index = index, .displacement = displacement};
+    }
+    // VEX: reg, vvvv (0 when unused), rm; `wide`: VEX.L.
+    void vex(ir::VecPrefix prefix, ir::VecMap map, std::uint8_t opcode, bool w, bool wide, int reg_field, int vvvv, Rm rm);
+    // Legacy SSE: mandatory prefix, 0F map.
+    void legacy(ir::VecPrefix prefix, ir::VecMap map, std::uint8_t opcode, bool w, int reg_field, Rm rm);
+    // Unaligned vector moves of 4, 8, 16 or 32 bytes.
+    void vector_load(unsigned bytes, int xmm_index, Rm from);
+    void vector_store(unsigned bytes, Rm to, int xmm_index);
+
+private:
+    void modrm(int reg_field, Rm rm);
+    CodeCache& cache_;
+};
+
+} // namespace vmm::tcg::x64

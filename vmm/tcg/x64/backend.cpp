@@ -1,0 +1,259 @@
+#include "vmm/tcg/x64/backend.h"
+
+#include "vmm/tcg/ir/vec_ops.h"
+#include "vmm/tcg/x64/address_cache.h"
+#include "vmm/tcg/x64/block.h"
+#include "vmm/tcg/x64/code_cache.h"
+#include "vmm/tcg/x64/disassemble.h"
+#include "vmm/tcg/x64/emitter.h"
+#include "vmm/tcg/x64/thunks.h"
+
+#include <algorithm>
+#include <cstdio>
+#include <unistd.h>
+#include <xbyak/xbyak_util.h>
+
+namespace vmm::tcg::x64 {
+
+namespace {
+
+// Room a block may need at most: far more than any block takes (blocks are bounded by the lifter).
+constexpr std::size_t bytes_per_inst = 640, bytes_per_block = 16384;
+constexpr unsigned address_caches = 8;
+
+// Guest registers by number -> host register; guests with x86's numbering keep their register numbers. -1: context.
+constexpr int host_of_register[] = {host::rax, host::rcx, host::rdx, host::rbx, host::r12, host::r13,
+                                    host::rsi, host::rdi, host::r8,  host::r9,  host::r10};
+
+Pins make_pins(GuestInfo const& guest) {
+    Pins pins;
+    for (std::size_t i = 0; i < std::min(guest.registers.size(), std::size(host_of_register)); ++i)
+        pins.pin[pins.count++] = {guest.registers[i], host_of_register[i]};
+    return pins;
+}
+
+std::uint32_t host_features() {
+    Xbyak::util::Cpu cpu;
+    using Cpu = Xbyak::util::Cpu;
+    std::uint32_t bits = 0;
+    auto add = [&](ir::VecFeature f, bool has) { bits |= std::uint32_t(has) << unsigned(f); };
+    using enum ir::VecFeature;
+    for (auto f : {sse, sse2, sse3, ssse3, sse41, sse42, avx, avx2}) add(f, true); // supported()
+    add(aes, cpu.has(Cpu::tAESNI));
+    add(pclmul, cpu.has(Cpu::tPCLMULQDQ));
+    add(sha, cpu.has(Cpu::tSHA));
+    add(fma, cpu.has(Cpu::tFMA));
+    add(f16c, cpu.has(Cpu::tF16C));
+    return bits;
+}
+
+} // namespace
+
+bool supported() {
+    Xbyak::util::Cpu cpu;
+    using Cpu = Xbyak::util::Cpu;
+    return cpu.has(Cpu::tAVX2) && cpu.has(Cpu::tBMI1) && cpu.has(Cpu::tBMI2) && cpu.has(Cpu::tLZCNT) &&
+           cpu.has(Cpu::tPOPCNT);
+}
+
+struct X64Backend::Impl {
+    Impl(EngineContext& c, GuestInfo const& g, Options const& o, std::unique_ptr<CodeCache> memory)
+        : context(c), guest(g), options(o), pins(make_pins(g)), cache(std::move(memory)), assembler(*cache),
+          thunks(assembler, pins, context, guest) {
+        thunks.emit();
+        cache->commit(assembler.getSize());
+        thunk_bytes = cache->used();
+        emit.count_instructions = o.count_instructions;
+        emit.features = host_features() & o.vector_features;
+        miss = cache->executable(thunks.leave_indirect);
+        for (AddressCache& a : caches) a.clear(miss);
+    }
+
+    void select_addresses();
+    void remember(X64Block& block, std::uint64_t address);
+    void perf(X64Block const& block);
+
+    EngineContext& context;
+    GuestInfo guest;
+    Options options;
+    Pins pins;
+    std::unique_ptr<CodeCache> cache;
+    Assembler assembler;
+    Thunks thunks;
+    EmitOptions emit;
+    std::size_t thunk_bytes = 0;
+    unsigned live = 0; // translations not yet destroyed
+    std::array<AddressCache, address_caches> caches;
+    AddressCache* current = nullptr;
+    std::uint64_t clock = 0, random = 1;
+    std::uint8_t const* miss = nullptr;
+    Statistics stats;
+    std::FILE* perf_file = nullptr;
+};
+
+X64Backend::X64Backend(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {}
+X64Backend::~X64Backend() {
+    if (impl_->perf_file) std::fclose(impl_->perf_file);
+}
+
+Result<std::unique_ptr<X64Backend>> X64Backend::create(EngineContext& context, GuestInfo const& guest,
+                                                       Options const& options) {
+    auto cache = TRY(CodeCache::create(options.cache_bytes));
+    auto impl = std::make_unique<Impl>(context, guest, options, std::move(cache));
+    return std::unique_ptr<X64Backend>(new X64Backend(std::move(impl)));
+}
+
+std::unique_ptr<Translation> X64Backend::translate(ir::Block const& block) {
+    Impl& m = *impl_;
+    if (m.live == 0 && m.cache->used() > m.thunk_bytes) { // nobody has a pointer into it
+        m.cache->reset(m.thunk_bytes);
+        m.assembler.setSize(m.thunk_bytes);
+        m.thunks.forget_helpers();
+        for (AddressCache& a : m.caches) a.clear(m.miss);
+        ++m.stats.resets;
+    }
+    if (m.cache->room() < bytes_per_block + bytes_per_inst * block.insts.size()) {
+        VMM_ASSERT(m.live != 0);
+        return nullptr;
+    }
+    auto out = std::make_unique<X64Block>(*this, &m.live);
+    m.assembler.setSize(m.cache->used());
+    Emitter(m.assembler, m.thunks, m.pins, m.guest, m.context, m.emit, block, *out).run();
+    m.cache->commit(m.assembler.getSize() - m.cache->used());
+    ++m.stats.blocks;
+    m.stats.guest_bytes += block.guest_bytes;
+    m.stats.host_bytes += out->bytes;
+    if (m.options.perf_map) m.perf(*out);
+    return out;
+}
+
+void X64Backend::Impl::perf(X64Block const& block) {
+    if (!perf_file) perf_file = std::fopen(fmt::format("/tmp/perf-{}.map", getpid()).c_str(), "a");
+    if (!perf_file) return;
+    fmt::print(perf_file, "{:x} {:x} guest_{:x}\n", reinterpret_cast<std::uintptr_t>(cache->executable(block.indirect)),
+               block.bytes, context.pc_base + std::int64_t(block.start));
+    std::fflush(perf_file);
+}
+
+// The cache of addresses for the address space and mode the context is in.
+void X64Backend::Impl::select_addresses() {
+    if (current && current->mode == context.mode && current->bank == context.bank && context.address_cache) {
+        return;
+    }
+    AddressCache* oldest = &caches[0];
+    for (AddressCache& a : caches) {
+        if (a.bank == context.bank && a.mode == context.mode && a.used_at) {
+            oldest = &a;
+            break;
+        }
+        if (a.used_at < oldest->used_at) oldest = &a;
+    }
+    if (oldest->bank != context.bank || oldest->mode != context.mode) {
+        oldest->clear(miss);
+        oldest->bank = context.bank;
+        oldest->mode = context.mode;
+    }
+    oldest->used_at = ++clock;
+    current = oldest;
+    context.address_cache = &oldest->table;
+}
+
+void X64Backend::Impl::remember(X64Block& block, std::uint64_t address) {
+    AddressCache::Entry& entry = current->entry(address);
+    std::uint8_t const* code = cache->executable(block.indirect);
+    if (entry.address == address && entry.code == code) return;
+    entry = {address, code};
+    if (std::find(block.remembered.begin(), block.remembered.end(), &entry) == block.remembered.end())
+        block.remembered.push_back(&entry);
+}
+
+RunResult X64Backend::run(Translation& first) {
+    Impl& m = *impl_;
+    EngineContext& e = m.context;
+    auto& block = static_cast<X64Block&>(first);
+    auto set_pc = [&](std::int64_t offset) { *m.guest.pc = (e.pc_base + std::uint64_t(offset)) & m.guest.pc_mask(e); };
+    if (e.exit_request.load(std::memory_order_relaxed)) {
+        set_pc(block.start);
+        return {RunEnd::exit_request, nullptr};
+    }
+    m.select_addresses();
+    if (block.may_remember && !block.transient)
+        m.remember(block, (e.pc_base + std::uint64_t(std::int64_t(block.start))) & m.guest.pc_mask(e));
+    auto enter = reinterpret_cast<Thunks::Enter>(reinterpret_cast<std::uintptr_t>(m.cache->executable(m.thunks.enter)));
+    Leave leave = enter(&e, m.cache->executable(block.code));
+    RunEnd end = RunEnd(leave.kind);
+    if (e.fault_pending) {
+        if (end == RunEnd::fault) set_pc(std::int64_t(leave.value));
+        return {RunEnd::fault, nullptr};
+    }
+    auto* site = reinterpret_cast<LinkSite*>(leave.value);
+    switch (end) {
+    case RunEnd::dispatch: return {RunEnd::dispatch, nullptr};
+    case RunEnd::exit_request:
+    case RunEnd::next:
+        if (!site) *m.guest.pc &= m.guest.pc_mask(e);
+        else set_pc(site->offset);
+        return {end, end == RunEnd::next ? site : nullptr};
+    default: VMM_UNREACHABLE();
+    }
+}
+
+void X64Backend::link(LinkSite& site, Translation& to) {
+    Impl& m = *impl_;
+    auto& target = static_cast<X64Block&>(to);
+    if (site.target == &target) return;
+    VMM_ASSERT(!site.target);
+    if (m.options.unlink_one_in) {
+        m.random = m.random * 6364136223846793005u + 1442695040888963407u;
+        if ((m.random >> 33) % m.options.unlink_one_in == 0) return unlink(to);
+    }
+    bool around = site.near && (target.flags_dead || site.flags_stored);
+    Assembler::bind({around ? site.near : site.far}, target.code);
+    site.target = &target;
+    target.incoming.push_back(&site);
+}
+
+static void open(LinkSite& site) {
+    if (site.near) Assembler::bind({site.near}, site.stub);
+    Assembler::bind({site.far}, site.exit);
+    site.target = nullptr;
+}
+
+void X64Backend::unlink(Translation& to) {
+    auto& block = static_cast<X64Block&>(to);
+    for (LinkSite* site : block.incoming) open(*site);
+    block.incoming.clear();
+    for (LinkSite& site : block.sites)
+        if (site.target) {
+            std::erase(site.target->incoming, &site);
+            open(site);
+        }
+    for (void* p : block.remembered) {
+        auto& entry = *static_cast<AddressCache::Entry*>(p);
+        if (entry.code == impl_->cache->executable(block.indirect)) entry = {0, impl_->miss};
+    }
+    block.remembered.clear();
+}
+
+void X64Backend::forget_addresses() {
+    Impl& m = *impl_;
+    for (AddressCache& a : m.caches)
+        if (a.bank == m.context.bank && a.used_at) {
+            a.clear(m.miss);
+        }
+}
+
+Statistics X64Backend::statistics() const {
+    Statistics s = impl_->stats;
+    s.cache_used = impl_->cache->used();
+    s.cache_size = impl_->cache->size();
+    return s;
+}
+
+std::string X64Backend::disassemble(Translation const& translation) const {
+    auto& block = static_cast<X64Block const&>(translation);
+    return x64::disassemble({block.indirect, block.bytes},
+                            reinterpret_cast<std::uintptr_t>(impl_->cache->executable(block.indirect)));
+}
+
+} // namespace vmm::tcg::x64

@@ -1,0 +1,52 @@
+// X64Block: a translated block: where its code lies and how it is linked.
+#pragma once
+#include "vmm/tcg/backend.h"
+
+#include <array>
+#include <cstdint>
+#include <vector>
+
+namespace vmm::tcg::x64 {
+class X64Block;
+}
+
+// The end of a direct jump. `near` is the jump in the block, `far` the one in its stub, after the condition codes have
+// been stored; both are rel32 fields in the writable view.
+struct vmm::tcg::LinkSite {
+    vmm::tcg::x64::X64Block* owner = nullptr;
+    std::int32_t offset = 0;          // in-page target
+    std::uint8_t* near = nullptr;     // or null: only `far`
+    std::uint8_t* far = nullptr;
+    std::uint8_t const* stub = nullptr; // where an unlinked `near` goes
+    std::uint8_t const* exit = nullptr; // where an unlinked `far` goes
+    bool flags_stored = false;        // the condition codes are in memory at `near` already
+    vmm::tcg::x64::X64Block* target = nullptr;
+};
+
+namespace vmm::tcg::x64 {
+
+class X64Block final : public Translation {
+public:
+    X64Block(Backend& backend, unsigned* live) : backend_(backend), live_(live) { ++*live_; }
+    ~X64Block() override {
+        backend_.unlink(*this);
+        --*live_;
+    }
+
+    std::uint8_t const* code = nullptr;     // writable view; entered with pc_base set
+    std::uint8_t const* indirect = nullptr; // entered with the guest address in r14; sets pc_base
+    std::uint32_t bytes = 0;
+    std::int32_t start = 0;
+    std::uint16_t guest_bytes = 0;
+    bool may_remember = true; // by guest address: not when it crosses a page (the second may be another one later)
+    bool flags_dead = false; // the block does not look at the condition codes it is entered with
+    std::array<LinkSite, 2> sites;
+    std::vector<LinkSite*> incoming;
+    std::vector<void*> remembered; // entries of address caches that lead here
+
+private:
+    Backend& backend_;
+    unsigned* live_;
+};
+
+} // namespace vmm::tcg::x64

@@ -1,0 +1,215 @@
+#include "vmm/tcg/x64/emitter.h"
+
+#include "vmm/tcg/ir/op_info.h"
+
+#include <cstddef>
+
+namespace vmm::tcg::x64 {
+
+using namespace ir;
+using namespace Xbyak::util;
+
+Emitter::Emitter(Assembler& as, Thunks& thunks, Pins const& pins, GuestInfo const& guest, EngineContext& context,
+                 EmitOptions options, Block const& block, X64Block& out)
+    : as_(as), thunks_(thunks), pins_(pins), guest_(guest), context_(context), options_(options), block_(block),
+      out_(out), plan_(make_plan(block, pins, guest)) {
+    values_.resize(block.insts.size());
+    vectors_.resize(block.insts.size());
+    done_.resize(block.insts.size());
+    owner_.fill(none);
+    xmm_owner_.fill(none);
+    guest_offset_ = block.start;
+    for (Inst const& n : block.insts) wide_ = wide_ || n.type == Type::v256;
+}
+
+void Emitter::run() {
+    for (Inst const& n : block_.insts)
+        if (n.op == Opcode::call) thunks_.helper(std::uint16_t(n.imm));
+    as_.align(16);
+    out_.indirect = as_.here();
+    as_.lea(r15, ptr[r14 - block_.start]);
+    as_.mov(qword[rbp + int(offsetof(EngineContext, pc_base))], r15);
+    out_.code = as_.here();
+    out_.start = block_.start;
+    out_.guest_bytes = block_.guest_bytes;
+    out_.may_remember = !block_.crosses_page;
+    out_.flags_dead = plan_.flags_dead_at_entry && !options_.count_instructions;
+    if (options_.count_instructions) {
+        as_.add(qword[rbp + int(offsetof(EngineContext, insn_count))], block_.guest_insns);
+    }
+    for (std::uint32_t i = 0; i < block_.insts.size(); ++i) emit(i);
+    cur_ = std::uint32_t(block_.insts.size());
+    locked_ = 0, xmm_locked_ = 0;
+    emit_terminal();
+    emit_cold();
+    out_.bytes = std::uint32_t(as_.here() - out_.indirect);
+}
+
+void Emitter::emit_cold() {
+    // Cold code may add more.
+    for (std::size_t i = 0; i < cold_.size(); ++i) {
+        auto stub = std::move(cold_[i]);
+        stub();
+    }
+}
+
+static bool is_vector_op(Opcode op) {
+    return op == Opcode::vec || op == Opcode::vec_to_gpr || op == Opcode::gpr_to_vec;
+}
+
+// Values nobody wants are not made, except for their side effects.
+bool Emitter::skip(std::uint32_t i) const {
+    Inst const& n = inst(i);
+    ValuePlan const& v = plan_.values[i];
+    if (v.root != i || v.folded || done_[i]) return true;
+    OpInfo const& op = info(n.op);
+    return op.has_result && v.uses == 0 && !op.effect && !op.memory && !op.may_fault && !is_vector_op(n.op) &&
+           !flags_wanted(i);
+}
+
+void Emitter::emit(std::uint32_t i) {
+    cur_ = i;
+    locked_ = 0;
+    xmm_locked_ = 0;
+    Inst const& n = inst(i);
+    if (plan_.values[i].folded) values_[i].place = Place::address;
+    if (skip(i)) return;
+    switch (n.op) {
+    case Opcode::insn_start: guest_offset_ = std::int32_t(n.imm); return;
+    case Opcode::constant: values_[i] = {.place = Place::immediate, .imm = n.imm}; return;
+    case Opcode::get:
+        if (n.type >= Type::v128) emit_vector_get(i);
+        else emit_get(i);
+        break;
+    case Opcode::put:
+        if (n.type >= Type::v128) emit_vector_put(i);
+        else emit_put(i);
+        break;
+    case Opcode::call: emit_call(i); break;
+    default: VMM_ASSERT(emit_vector(i) || emit_memory(i) || emit_integer(i)); break;
+    }
+    release_operands(i);
+    release_vectors(i);
+}
+
+// Whether the slot is the guest's MXCSR, whose exception flags are in the host's while we run.
+bool Emitter::touches_mxcsr(Inst const& n) const {
+    if (!context_.fp_control) return false;
+    std::int64_t at = reinterpret_cast<std::uint8_t*>(context_.fp_control) - reinterpret_cast<std::uint8_t*>(&context_);
+    return n.imm < at + 4 && at < n.imm + std::int64_t(size_of(n.type));
+}
+
+void Emitter::emit_get(std::uint32_t i) {
+    Inst const& n = inst(i);
+    ValuePlan const& p = plan_.values[i];
+    Value& v = values_[i];
+    if (touches_mxcsr(n)) {
+        clobber_flags();
+        as_.call_to(thunks_.merge_mxcsr);
+    }
+    if (p.pin < 0) {
+        v = {.place = Place::slot, .disp = std::int32_t(n.imm)};
+        if (p.in_place) return;
+    } else {
+        Pins::Pin const& pin = pins_.pin[unsigned(p.pin)];
+        if (n.imm == pin.offset) v = {.place = Place::pinned, .reg = std::int8_t(pin.host)};
+        else if (n.imm == pin.offset + 1 && n.type == Type::i8) v = {.place = Place::high, .reg = std::int8_t(pin.host)};
+        else {
+            as_.mov(qword[rbp + int(pin.offset)], as_.r64(pin.host));
+            v = {.place = Place::slot, .disp = std::int32_t(n.imm)};
+            int r = take_scratch();
+            move_to(r, ValueId(i), n.type);
+            return finish_result(i, r);
+        }
+        if (p.in_place) return;
+    }
+    int r = take_scratch();
+    move_to(r, ValueId(i), n.type);
+    v = {};
+    finish_result(i, r);
+}
+
+void Emitter::emit_put(std::uint32_t i) {
+    if (plan_.values[root(inst(i).a)].put_at == i) return;
+    std::int8_t pin = plan_.values[i].pin;
+    if (pin >= 0) put_pinned(i, unsigned(pin));
+    else put_slot(i);
+}
+
+void Emitter::put_pinned(std::uint32_t i, unsigned pin_index) {
+    Inst const& n = inst(i);
+    Pins::Pin const& pin = pins_.pin[pin_index];
+    int p = pin.host;
+    std::int64_t at = n.imm - pin.offset;
+    if (at == 0 && n.type != Type::i32) {
+        if (n.type == Type::i64) {
+            forget_register(p);
+            return move_to(p, n.a, Type::i64);
+        }
+        int r = reg_of(n.a);
+        forget_register(p);
+        if (r != p) as_.mov(as_.reg(n.type, p), as_.reg(n.type, r));
+        return;
+    }
+    int r = reg_of(n.a);
+    if (at == 1 && n.type == Type::i8) {
+        if (r == p) {
+            r = take_scratch();
+            as_.mov(as_.r32(r), as_.r32(p));
+        }
+        forget_register(p);
+        as_.rorx(as_.r64(p), as_.r64(p), 8);
+        as_.mov(as_.r8b(p), as_.r8b(r));
+        as_.rorx(as_.r64(p), as_.r64(p), 56);
+        return;
+    }
+    forget_register(p);
+    as_.mov(qword[rbp + int(pin.offset)], as_.r64(p));
+    as_.mov(context_at(n.type, n.imm), as_.reg(n.type, r));
+    as_.mov(as_.r64(p), qword[rbp + int(pin.offset)]);
+}
+
+void Emitter::put_slot(std::uint32_t i) {
+    Inst const& n = inst(i);
+    save_slot_vectors(n.imm, size_of(n.type), none);
+    std::int64_t imm;
+    if (is_immediate(n.a, n.type, imm)) as_.mov(context_at(n.type, n.imm), std::uint64_t(imm));
+    else as_.mov(context_at(n.type, n.imm), as_.reg(n.type, reg_of(n.a)));
+    if (touches_mxcsr(n)) {
+        clobber_flags();
+        as_.call_to(thunks_.load_mxcsr);
+    }
+}
+
+void Emitter::emit_call(std::uint32_t i) {
+    Inst const& n = inst(i);
+    GuestInfo::Helper h = guest_.helper(std::uint16_t(n.imm));
+    if (h.pure) clobber_flags();
+    else need_memory();
+    spill_vectors(h.writes);
+    if (wide_) as_.vzeroupper();
+    for (int r : {host::r11, host::r14, host::r15}) {
+        if (owner(r) == none) forget_register(r);
+        else { // also arguments: they are loaded from where they now are
+            Value& v = values_[owner(r)];
+            std::int32_t at = take_frame();
+            as_.mov(frame_at(Type::i64, at), as_.r64(r));
+            forget_register(r);
+            v = {.place = Place::frame, .disp = at};
+            owner(r) = none;
+        }
+        lock(r);
+    }
+    ValueId arguments[] = {n.a, n.b, n.c};
+    int const places[] = {host::r14, host::r15, host::r11};
+    for (unsigned k = 0; k < 3; ++k)
+        if (arguments[k] == none) as_.mov(as_.r32(places[k]), 0);
+        else move_to(places[k], arguments[k], Type::i64);
+    flags_.rflags = false;
+    as_.call_to(thunks_.helper(std::uint16_t(n.imm)));
+    if (h.faults || h.memory || h.exits) fault_here(as_.jump_if(Cond::ne));
+    if (h.writes || h.exits || h.reads) flags_ = {};
+    if (plan_.values[i].uses) finish_result(i, host::r14);
+}
+
+} // namespace vmm::tcg::x64

@@ -1,0 +1,248 @@
+// Emitter: guest memory. An access looks its page up in the TLB inline; misses continue in cold code.
+#include "vmm/tcg/x64/emitter.h"
+#include "vmm/tcg/ir/op_info.h"
+#include "vmm/tcg/x64/slow_paths.h"
+
+#include <cstddef>
+
+namespace vmm::tcg::x64 {
+
+using namespace ir;
+using namespace Xbyak::util;
+
+#define CONTEXT(field) rbp + int(offsetof(EngineContext, field))
+
+static_assert(sizeof(TlbEntry) == 16 && offsetof(TlbBank, read) == 0);
+constexpr int slot_mask = int(TlbBank::entries - 1) << 4;
+
+bool Emitter::emit_memory(std::uint32_t i) {
+    switch (inst(i).op) {
+    case Opcode::load: return emit_load(i), true;
+    case Opcode::store: return emit_store(i), true;
+    default:
+        if (!info(inst(i).op).memory) return false;
+        return emit_rmw(i), true;
+    }
+}
+
+// The address computed into r11, whose own value moves out.
+Emitter::Address Emitter::in_r11(Address const& a) {
+    if (a.base != host::r11 && a.index != host::r11) take(host::r11);
+    else evict(host::r11);
+    load_address(host::r11, a);
+    lock(host::r11);
+    return {.base = host::r11};
+}
+
+Emitter::Address Emitter::operands_of(ValueId v) {
+    Address a;
+    Value const& x = val(v);
+    if (x.place == Place::address) {
+        Inst const& n = inst(root(v));
+        std::int64_t imm;
+        ValueId base = n.a;
+        a.disp = std::int32_t(n.imm);
+        if (base != none && is_immediate(base, Type::i64, imm) && imm + n.imm == std::int32_t(imm + n.imm))
+            a.disp = std::int32_t(imm + n.imm), base = none;
+        if (base != none) a.base = reg_of(base);
+        if (n.b != none) a.index = reg_of(n.b), a.shift = n.aux;
+        if (a.base < 0 && a.index >= 0 && a.shift == 0) std::swap(a.base, a.index);
+    } else {
+        a.base = reg_of(v);
+    }
+    return a;
+}
+
+// Leaves r14 and r15 for the TLB check.
+Emitter::Address Emitter::address_of(ValueId v) {
+    Address a = operands_of(v);
+    auto needed = [](int r) { return r == host::r14 || r == host::r15; };
+    return needed(a.base) || needed(a.index) ? in_r11(a) : a;
+}
+
+void Emitter::load_address(int r, Address const& a, std::int32_t more) {
+    int disp = a.disp + more;
+    if (a.index < 0 && a.base >= 0) {
+        if (disp == 0) {
+            if (r != a.base) as_.mov(as_.r64(r), as_.r64(a.base));
+        } else {
+            as_.lea(as_.r64(r), ptr[as_.r64(a.base) + disp]);
+        }
+    } else if (a.base < 0 && a.index < 0) {
+        as_.mov(as_.r64(r), std::uint64_t(std::int64_t(disp)));
+    } else if (a.base < 0) {
+        as_.lea(as_.r64(r), ptr[as_.r64(a.index) * (1 << a.shift) + disp]);
+    } else {
+        as_.lea(as_.r64(r), ptr[as_.r64(a.base) + as_.r64(a.index) * (1 << a.shift) + disp]);
+    }
+}
+
+// r14 and r15 become free; called with the address's registers known.
+void Emitter::reserve_temps() {
+    take(host::r14);
+    take(host::r15);
+}
+
+// The host address of `size` bytes at a, through r14 and r15; on a miss, jumps.
+Emitter::HostAddress Emitter::translate(std::uint32_t i, Address const& a, bool write, Fixup& miss) {
+    unsigned size = size_of(inst(i).type);
+    int table = write ? int(offsetof(TlbBank, write)) : 0;
+    bool plain = a.base >= 0 && a.index < 0;
+    if (plain && a.disp == 0) {
+        as_.rorx(r15d, as_.r32(a.base), 8);
+    } else {
+        load_address(host::r15, a);
+        as_.rorx(r15d, r15d, 8);
+    }
+    as_.and_(r15d, slot_mask);
+    as_.add(r15, qword[CONTEXT(bank)]);
+    load_address(host::r14, a, std::int32_t(size) - 1);
+    as_.and_(r14, -4096);
+    as_.cmp(r14, qword[r15 + table]);
+    miss = as_.jump_if(Cond::ne);
+    as_.mov(r15, qword[r15 + (table + 8)]);
+    if (plain) return {.base = a.base, .index = host::r15, .disp = a.disp};
+    load_address(host::r14, a);
+    return {.base = host::r14, .index = host::r15};
+}
+
+// In cold code: the block ends here with a fault.
+void Emitter::leave_with_fault(FlagState const& f, std::int32_t offset) {
+    store_for_exit(f);
+    as_.mov(r15, std::int64_t(offset));
+    as_.jump_to(thunks_.leave_fault);
+}
+
+void Emitter::fault_here(Fixup f) {
+    FlagState state = flags_;
+    std::int32_t offset = guest_offset_;
+    cold_.push_back([=, this] {
+        as_.bind(f);
+        leave_with_fault(state, offset);
+    });
+}
+
+void Emitter::check_alignment(std::uint32_t i, Address const& a) {
+    unsigned size = size_of(inst(i).type);
+    if (!(inst(i).memory & mem_aligned) || size == 1) return;
+    Fixup bad;
+    if (a.index < 0 && a.base >= 0 && a.disp % std::int32_t(size) == 0) {
+        as_.test(as_.r8b(a.base), int(size - 1));
+    } else {
+        load_address(host::r14, a);
+        as_.test(r14b, int(size - 1));
+    }
+    bad = as_.jump_if(Cond::ne);
+    FlagState state = flags_;
+    std::int32_t offset = guest_offset_;
+    cold_.push_back([=, this] {
+        as_.bind(bad);
+        load_address(host::r14, a);
+        as_.call_to(thunks_.alignment_fault);
+        leave_with_fault(state, offset);
+    });
+}
+
+void Emitter::emit_load(std::uint32_t i) {
+    Inst const& n = inst(i);
+    Type t = n.type;
+    bool vector = t >= Type::v128, for_write = n.memory & mem_for_write;
+    clobber_flags();
+    Address a = address_of(n.a);
+    reserve_temps();
+    check_alignment(i, a);
+    // Everything that moves values must come before the check: the slow path joins after the access.
+    int p = pinned_target(i), d = p, x = -1;
+    if (vector) {
+        x = take_xmm();
+    } else {
+        if (p < 0) d = owner(host::r11) == none || (owner(host::r11) == root(n.a) && dies(n.a)) ? host::r11 : host::r14;
+        forget_register(d);
+    }
+    Fixup miss;
+    HostAddress h = translate(i, a, for_write, miss);
+    FlagState state = flags_;
+    std::int32_t offset = guest_offset_;
+    bool keep = live_vectors();
+    auto slow = [=, this](auto result, std::uint8_t* back) {
+        cold_.push_back([=, this] {
+            as_.bind(miss);
+            load_address(host::r14, a);
+            as_.mov(r15d, size_of(t));
+            as_.call_to(for_write ? thunks_.load_for_write[keep] : thunks_.load[keep]);
+            Fixup fault = as_.jump_if(Cond::e);
+            result();
+            as_.bind(as_.jump(), back);
+            as_.bind(fault);
+            leave_with_fault(state, offset);
+        });
+    };
+    if (vector) {
+        as_.vector_load(size_of(t), x, as_.in_memory(h.base, h.disp, h.index));
+        slow([=, this] { as_.vector_load(size_of(t), x, as_.in_memory(host::rsp, frame::buffer)); }, as_.here());
+        return define_vector(i, x);
+    }
+    bool narrow = t < Type::i32, merge = narrow && p >= 0;
+    auto read = [=, this](Xbyak::Address const& from) {
+        if (merge) as_.mov(as_.reg(t, d), from);
+        else if (narrow) as_.movzx(as_.r32(d), from);
+        else as_.mov(as_.reg(t, d), from);
+    };
+    read(host_at(t, h));
+    slow([=, this] { read(frame_at(t, frame::buffer)); }, as_.here());
+    finish_result(i, d);
+}
+
+void Emitter::emit_store(std::uint32_t i) {
+    Inst const& n = inst(i);
+    Type t = n.type;
+    bool vector = t >= Type::v128;
+    clobber_flags();
+    int x = vector ? xmm_of(n.b) : -1;
+    std::int64_t imm = 0;
+    bool immediate = !vector && is_immediate(n.b, t, imm);
+    if (!vector && !immediate && val(n.b).place == Place::scratch) lock(val(n.b).reg);
+    Address a = address_of(n.a);
+    reserve_temps();
+    int value = !vector && !immediate && in_register(n.b) ? int(val(n.b).reg) : -1;
+    // A value from elsewhere goes through r14, which an address with an index would need.
+    bool loads = !vector && !immediate && value < 0;
+    if (loads) value = host::r14;
+    if (loads && a.index >= 0) a = in_r11(a);
+    check_alignment(i, a);
+    Fixup miss;
+    HostAddress h = translate(i, a, true, miss);
+    Value const from = loads ? val(n.b) : Value{};
+    ValueId const id = n.b;
+    if (loads) move_to(value, id, t);
+    if (vector) as_.vector_store(size_of(t), as_.in_memory(h.base, h.disp, h.index), x);
+    else if (immediate) as_.mov(host_at(t, h), std::uint64_t(imm));
+    else as_.mov(host_at(t, h), as_.reg(t, value));
+    std::uint8_t* back = as_.here();
+    FlagState state = flags_;
+    std::int32_t offset = guest_offset_;
+    bool keep = live_vectors();
+    cold_.push_back([=, this] {
+        as_.bind(miss);
+        if (vector) {
+            as_.vector_store(size_of(t), as_.in_memory(host::rsp, frame::buffer), x);
+        } else if (immediate) {
+            as_.mov(frame_at(t, frame::buffer), std::uint64_t(imm));
+        } else {
+            if (loads) {
+                Value saved = val(id);
+                val(id) = from;
+                move_to(value, id, t);
+                val(id) = saved;
+            }
+            as_.mov(frame_at(t, frame::buffer), as_.reg(t, value));
+        }
+        load_address(host::r14, a);
+        as_.mov(r15d, size_of(t));
+        as_.call_to(thunks_.store[keep]);
+        as_.bind(as_.jump_if(Cond::ne), back);
+        leave_with_fault(state, offset);
+    });
+}
+
+} // namespace vmm::tcg::x64

@@ -1,0 +1,273 @@
+#include "vmm/tcg/x64/plan.h"
+
+#include "vmm/tcg/ir/op_info.h"
+
+#include <algorithm>
+
+namespace vmm::tcg::x64 {
+
+using namespace ir;
+
+bool may_fault(Inst const& inst) {
+    OpInfo const& op = info(inst.op);
+    return op.memory || op.may_fault;
+}
+
+int constant_count(Block const& block, Inst const& inst) {
+    ValueId count = inst.op == Opcode::shld || inst.op == Opcode::shrd ? inst.c : inst.b;
+    if (count == none || block.insts[count].op != Opcode::constant) return -1;
+    return int(block.insts[count].imm & (inst.type == Type::i64 ? 63 : 31));
+}
+
+bool keeps_some_flags(Block const& block, Inst const& inst) {
+    switch (inst.op) {
+    case Opcode::shl:
+    case Opcode::shr:
+    case Opcode::sar:
+    case Opcode::shld:
+    case Opcode::shrd: return constant_count(block, inst) <= 0;
+    case Opcode::inc:
+    case Opcode::dec:
+    case Opcode::rol:
+    case Opcode::ror:
+    case Opcode::rcl:
+    case Opcode::rcr:
+    case Opcode::bt:
+    case Opcode::bts:
+    case Opcode::btr:
+    case Opcode::btc:
+    case Opcode::rmw_inc:
+    case Opcode::rmw_dec:
+    case Opcode::rmw_bts:
+    case Opcode::rmw_btr:
+    case Opcode::rmw_btc: return true;
+    default: return false;
+    }
+}
+
+namespace {
+
+bool always_reads_flags(Opcode op) {
+    switch (op) {
+    case Opcode::adc:
+    case Opcode::sbb:
+    case Opcode::rcl:
+    case Opcode::rcr:
+    case Opcode::rmw_adc:
+    case Opcode::rmw_sbb:
+    case Opcode::setcc:
+    case Opcode::select_cc:
+    case Opcode::get_flags: return true;
+    default: return false;
+    }
+}
+
+class Planner {
+public:
+    Planner(Block const& block, Pins const& pins, GuestInfo const& guest) : block_(block), pins_(pins), guest_(guest) {}
+
+    Plan run() {
+        plan_.values.resize(count());
+        find_uses();
+        fold_addresses();
+        place_gets();
+        place_puts();
+        find_live_flags();
+        return std::move(plan_);
+    }
+
+private:
+    Inst const& inst(std::uint32_t i) const { return block_.insts[i]; }
+    std::uint32_t count() const { return std::uint32_t(block_.insts.size()); }
+    ValuePlan& value(ValueId v) { return plan_.values[v]; }
+    bool call_writes(Inst const& n) const {
+        return n.op == Opcode::call && guest_.helper(std::uint16_t(n.imm)).writes;
+    }
+    static bool is_slot_op(Inst const& n) { return n.op == Opcode::get || n.op == Opcode::put; }
+    static bool overlap(Inst const& x, Inst const& y) {
+        return x.imm < y.imm + std::int64_t(size_of(y.type)) && y.imm < x.imm + std::int64_t(size_of(x.type));
+    }
+
+    // Whether the register that holds this i32 has zeros above.
+    bool zero_extended(ValueId v) const {
+        Inst const& n = inst(v);
+        return n.type == Type::i32 && n.op != Opcode::get && n.op != Opcode::constant && n.op != Opcode::trunc &&
+               n.op != Opcode::high && n.op != Opcode::vec_to_gpr && n.op != Opcode::put && n.op != Opcode::call;
+    }
+    ValueId root_of(std::uint32_t i) {
+        Inst const& n = inst(i);
+        if (n.op == Opcode::trunc) return value(n.a).root;
+        if (n.op == Opcode::zext && n.type == Type::i64 && Type(n.aux) == Type::i32 && zero_extended(n.a))
+            return value(n.a).root;
+        if (n.op == Opcode::get && n.type >= Type::v128) return forwarded_vector(i);
+        return ValueId(i);
+    }
+    // A vector read from a slot whose content is a value already known.
+    ValueId forwarded_vector(std::uint32_t i) {
+        Inst const& n = inst(i);
+        for (std::uint32_t k = i; k-- > 0;) {
+            Inst const& m = inst(k);
+            if (call_writes(m)) break;
+            if (!is_slot_op(m) || !overlap(m, n)) continue;
+            if (m.imm != n.imm || m.type != n.type) {
+                if (m.op == Opcode::put) break;
+                continue;
+            }
+            return value(m.op == Opcode::put ? m.a : ValueId(k)).root;
+        }
+        return ValueId(i);
+    }
+
+    void use(ValueId v, std::uint32_t at) {
+        if (v == none) return;
+        ValuePlan& root = value(value(v).root);
+        root.uses++;
+        root.last_use = std::max(root.last_use, at);
+    }
+
+    void find_uses() {
+        for (std::uint32_t i = 0; i < count(); ++i) {
+            Inst const& n = inst(i);
+            value(ValueId(i)).root = root_of(i);
+            if (is_slot_op(n) && n.type <= Type::i64)
+                value(ValueId(i)).pin = std::int8_t(pins_.find(n.imm, size_of(n.type)));
+            if (value(ValueId(i)).root != i) continue;
+            use(n.a, i), use(n.b, i), use(n.c, i);
+        }
+        if (auto* t = std::get_if<BranchNonZero>(&block_.terminal)) use(t->value, count());
+        if (auto* t = std::get_if<Indirect>(&block_.terminal)) use(t->target, count());
+    }
+
+    // Nothing writes slot `get` names between it and `until`.
+    bool stable(std::uint32_t get, std::uint32_t until) {
+        for (std::uint32_t k = get + 1; k < std::min(until, count()); ++k)
+            if ((inst(k).op == Opcode::put && overlap(inst(k), inst(get))) || call_writes(inst(k))) return false;
+        return true;
+    }
+
+    // Addresses base + index * scale + displacement go into memory operands (and into the put of a stack pointer).
+    void fold_addresses() {
+        std::vector<std::uint8_t> other_use(count(), 0);
+        auto mark = [&](ValueId v) {
+            if (v != none) other_use[value(v).root] = 1;
+        };
+        for (std::uint32_t i = 0; i < count(); ++i) {
+            Inst const& n = inst(i);
+            if (value(ValueId(i)).root != i) continue;
+            bool address = info(n.op).memory || (n.op == Opcode::put && n.type == Type::i64 && value(ValueId(i)).pin >= 0);
+            if (!address) mark(n.a);
+            mark(n.b), mark(n.c);
+        }
+        if (auto* t = std::get_if<BranchNonZero>(&block_.terminal)) mark(t->value);
+        if (auto* t = std::get_if<Indirect>(&block_.terminal)) mark(t->target);
+        for (std::uint32_t i = 0; i < count(); ++i) {
+            Inst const& n = inst(i);
+            ValuePlan& v = value(ValueId(i));
+            if (n.op != Opcode::lea || n.type != Type::i64 || other_use[i] || v.uses == 0 || v.root != i) continue;
+            if (n.imm != std::int32_t(n.imm)) continue;
+            auto fits = [&](ValueId in) {
+                if (in == none) return true;
+                ValueId root = value(in).root;
+                return inst(root).op != Opcode::get || stable(root, v.last_use);
+            };
+            if (!fits(n.a) || !fits(n.b)) continue;
+            v.folded = true;
+            for (ValueId in : {n.a, n.b})
+                if (in != none) {
+                    ValuePlan& root = value(value(in).root);
+                    root.last_use = std::max(root.last_use, v.last_use);
+                }
+        }
+    }
+
+    void place_gets() {
+        for (std::uint32_t i = 0; i < count(); ++i) {
+            Inst const& n = inst(i);
+            ValuePlan& v = value(ValueId(i));
+            if (n.op != Opcode::get || n.type > Type::i64 || v.root != i) continue;
+            v.in_place = stable(i, v.last_use);
+            if (v.in_place && v.pin >= 0) residents_[unsigned(v.pin)].push_back(i);
+        }
+    }
+
+    bool fits_register(Inst const& put, ValueId root) {
+        Type t = inst(root).type;
+        if (put.imm != std::int64_t(pins_.pin[unsigned(value(ValueId(&put - block_.insts.data())).pin)].offset))
+            return false; // AH and the like
+        if (put.type == Type::i64) return t == Type::i64 || (t == Type::i32 && zero_extended(root) && put.a != root);
+        if (t != put.type || t == Type::i32) return false;
+        // Bytes and words: only what the host does in place.
+        Inst const& def = inst(root);
+        if (def.op == Opcode::setcc || def.op == Opcode::load) return true;
+        if (def.op < Opcode::add || def.op > Opcode::not_ || def.op == Opcode::andn || def.a == none) return false;
+        ValueId a = value(def.a).root;
+        return inst(a).op == Opcode::get && inst(a).imm == put.imm && inst(a).type == put.type && value(a).in_place;
+    }
+    static bool may_target_register(Inst const& def) {
+        switch (def.op) {
+        case Opcode::get:
+        case Opcode::constant:
+        case Opcode::high:
+        case Opcode::umul2:
+        case Opcode::smul2:
+        case Opcode::udiv2:
+        case Opcode::sdiv2:
+        case Opcode::call: return false;
+        default: return true;
+        }
+    }
+
+    void place_puts() {
+        for (std::uint32_t j = 0; j < count(); ++j) {
+            Inst const& put = inst(j);
+            std::int8_t pin = value(ValueId(j)).pin;
+            if (put.op != Opcode::put || pin < 0) continue;
+            ValueId root = value(put.a).root;
+            ValuePlan& v = value(root);
+            if (v.put_at != no_index || v.folded || !may_target_register(inst(root)) || !fits_register(put, root)) continue;
+            bool ok = true;
+            for (std::uint32_t k = root + 1; k < j && ok; ++k)
+                ok = !may_fault(inst(k)) && !(is_slot_op(inst(k)) && value(ValueId(k)).pin == pin);
+            for (std::uint32_t g : residents_[unsigned(pin)]) ok = ok && (g >= root || value(ValueId(g)).last_use <= root);
+            if (ok) ok = stable_after(j, v.last_use, pin);
+            if (!ok) continue;
+            v.put_at = j;
+            residents_[unsigned(pin)].push_back(root);
+        }
+    }
+    bool stable_after(std::uint32_t j, std::uint32_t until, std::int8_t pin) {
+        for (std::uint32_t k = j + 1; k < std::min(until, count()); ++k)
+            if ((inst(k).op == Opcode::put && value(ValueId(k)).pin == pin) || call_writes(inst(k))) return false;
+        return true;
+    }
+
+    void find_live_flags() {
+        plan_.flags_live_before.resize(count());
+        plan_.flags_live_after.resize(count());
+        bool live = true; // leaving the block
+        for (std::uint32_t i = count(); i-- > 0;) {
+            Inst const& n = inst(i);
+            plan_.flags_live_after[i] = live;
+            if (n.op == Opcode::put_flags) live = false;
+            else if (n.sets_flags && live) live = keeps_some_flags(block_, n);
+            if (always_reads_flags(n.op)) live = true;
+            if (n.op == Opcode::call) live = live || !guest_.helper(std::uint16_t(n.imm)).pure;
+            else if (may_fault(n)) live = true;
+            plan_.flags_live_before[i] = live;
+        }
+        plan_.flags_dead_at_entry = !live;
+    }
+
+    Block const& block_;
+    Pins const& pins_;
+    GuestInfo const& guest_;
+    Plan plan_;
+    // Values that live in a pinned register of the guest: gets in place and direct puts.
+    std::array<std::vector<std::uint32_t>, max_pins> residents_;
+};
+
+} // namespace
+
+Plan make_plan(Block const& block, Pins const& pins, GuestInfo const& guest) { return Planner(block, pins, guest).run(); }
+
+} // namespace vmm::tcg::x64

@@ -1,0 +1,280 @@
+#include "vmm/tcg/x64/thunks.h"
+
+#include "vmm/tcg/x64/frame.h"
+#include "vmm/tcg/x64/slow_paths.h"
+
+#include <cstddef>
+#include <vector>
+
+namespace vmm::tcg::x64 {
+
+using namespace Xbyak::util;
+using ir::Cond;
+
+namespace {
+constexpr int caller_saved[] = {host::rax, host::rcx, host::rdx, host::rsi, host::rdi,
+                                host::r8,  host::r9,  host::r10, host::r11};
+constexpr int pushed_bytes = 8 * std::int32_t(std::size(caller_saved)) + 8; // with the return address
+constexpr std::uint32_t default_mxcsr = 0x1f80, mxcsr_flags = 0x3f;
+
+bool is_caller_saved(int r) {
+    for (int c : caller_saved)
+        if (c == r) return true;
+    return false;
+}
+constexpr int context_offset(std::size_t o) { return int(o); }
+#define CONTEXT(field) rbp + context_offset(offsetof(EngineContext, field))
+} // namespace
+
+Thunks::Thunks(Assembler& as, Pins const& pins, EngineContext& context, GuestInfo const& guest)
+    : as_(as), pins_(pins), context_(context), guest_(guest) {}
+
+std::uint8_t const* Thunks::start() {
+    as_.align(16);
+    return as_.here();
+}
+
+void Thunks::emit() {
+    emit_leave();
+    emit_enter();
+    emit_restore_flags();
+    emit_slow_paths();
+}
+
+void Thunks::store_pins(bool all) {
+    for (unsigned i = 0; i < pins_.count; ++i)
+        if (all || is_caller_saved(pins_.pin[i].host))
+            as_.mov(qword[rbp + int(pins_.pin[i].offset)], as_.r64(pins_.pin[i].host));
+}
+void Thunks::load_pins(bool all) {
+    for (unsigned i = 0; i < pins_.count; ++i)
+        if (all || is_caller_saved(pins_.pin[i].host))
+            as_.mov(as_.r64(pins_.pin[i].host), qword[rbp + int(pins_.pin[i].offset)]);
+}
+
+void Thunks::emit_enter() {
+    enter = start();
+    for (int r : {host::rbx, host::rbp, host::r12, host::r13, host::r14, host::r15}) as_.push(as_.r64(r));
+    as_.sub(rsp, frame::allocation);
+    as_.mov(rbp, rdi);
+    as_.mov(r14, rsi);
+    if (context_.fp_control) {
+        as_.mov(rax, qword[CONTEXT(fp_control)]);
+        as_.mov(eax, dword[rax]);
+        as_.and_(eax, 0xffff);
+        as_.or_(eax, default_mxcsr);
+        as_.mov(dword[rsp + frame::mxcsr], eax);
+        as_.ldmxcsr(dword[rsp + frame::mxcsr]);
+    }
+    load_pins(true);
+    as_.jmp(r14);
+}
+
+void Thunks::emit_leave() {
+    std::uint8_t const* common = start();
+    store_pins(true);
+    as_.vzeroupper();
+    if (context_.fp_control) {
+        as_.stmxcsr(dword[rsp + frame::mxcsr]);
+        as_.mov(eax, dword[rsp + frame::mxcsr]);
+        as_.mov(ecx, eax);
+        as_.and_(ecx, mxcsr_flags);
+        as_.mov(rdx, qword[CONTEXT(fp_control)]);
+        as_.or_(dword[rdx], ecx);
+        as_.and_(eax, ~mxcsr_flags);
+        as_.cmp(eax, default_mxcsr);
+        Fixup usual = as_.jump_if(Cond::e);
+        as_.mov(dword[rsp + frame::mxcsr], default_mxcsr);
+        as_.ldmxcsr(dword[rsp + frame::mxcsr]);
+        as_.bind(usual);
+    }
+    as_.mov(rax, r14);
+    as_.mov(rdx, r15);
+    as_.add(rsp, frame::allocation);
+    for (int r : {host::r15, host::r14, host::r13, host::r12, host::rbp, host::rbx}) as_.pop(as_.r64(r));
+    as_.ret();
+    auto way = [&](RunEnd end) {
+        std::uint8_t const* at = start();
+        as_.mov(r14d, std::uint32_t(end));
+        as_.jump_to(common);
+        return at;
+    };
+    leave_next = way(RunEnd::next);
+    leave_dispatch = way(RunEnd::dispatch);
+    leave_fault = way(RunEnd::fault);
+    leave_exit_request = way(RunEnd::exit_request);
+    auto indirect = [&](std::uint8_t const* next) {
+        std::uint8_t const* at = start();
+        as_.mov(r15, reinterpret_cast<std::uint64_t>(guest_.pc));
+        as_.mov(qword[r15], r14);
+        as_.mov(r15d, 0);
+        as_.jump_to(next);
+        return at;
+    };
+    leave_indirect = indirect(leave_next);
+    leave_indirect_exit = indirect(leave_exit_request);
+}
+
+// Each lazy form is turned back into the operands of an instruction that sets the flags.
+void Thunks::emit_restore_flags() {
+    constexpr unsigned kinds = 9;
+    std::vector<std::uint8_t const*> entries;
+    auto finish = [&] {
+        as_.pop(r15);
+        as_.pop(r14);
+        as_.ret();
+    };
+    auto from_image = [&] {
+        as_.or_(r14d, 0x202);
+        as_.push(r14);
+        as_.popfq();
+        finish();
+    };
+    for (unsigned op = 0; op < kinds * 4; ++op) {
+        CcKind kind = CcKind(op >> 2);
+        ir::Type t = ir::Type(op & 3);
+        auto x = as_.reg(t, host::r14), y = as_.reg(t, host::r15);
+        entries.push_back(as_.executable(as_.here()));
+        as_.mov(r14, qword[CONTEXT(cc_res)]);
+        as_.mov(r15, qword[CONTEXT(cc_src)]);
+        switch (kind) {
+        case CcKind::raw:
+            as_.mov(r14, r15);
+            as_.and_(r14d, 0x8d5);
+            from_image();
+            continue;
+        case CcKind::res_co:
+            as_.and_(r15d, 0x811);
+            as_.test(x, x);
+            as_.pushfq();
+            as_.pop(r14);
+            as_.and_(r14d, 0xc4);
+            as_.or_(r14d, r15d);
+            from_image();
+            continue;
+        case CcKind::add: as_.sub(r14, r15), as_.add(x, y); break;
+        case CcKind::adc: as_.sub(r14, r15), as_.sub(r14, 1), as_.stc(), as_.adc(x, y); break;
+        case CcKind::sub: as_.add(r14, r15), as_.cmp(x, y); break;
+        case CcKind::sbb: as_.add(r14, r15), as_.add(r14, 1), as_.stc(), as_.sbb(x, y); break;
+        case CcKind::logic: as_.test(x, x); break;
+        case CcKind::inc: as_.sub(r14, 1), as_.bt(r15d, 0), as_.inc(x); break;
+        case CcKind::dec: as_.add(r14, 1), as_.bt(r15d, 0), as_.dec(x); break;
+        }
+        finish();
+    }
+    as_.align(8);
+    std::uint8_t const* table = as_.executable(as_.here());
+    for (std::uint8_t const* e : entries) as_.dq(reinterpret_cast<std::uint64_t>(e));
+    restore_flags = start();
+    as_.push(r14);
+    as_.push(r15);
+    as_.mov(r15d, dword[CONTEXT(cc_op)]);
+    as_.mov(r14, reinterpret_cast<std::uint64_t>(table));
+    as_.jmp(qword[r14 + r15 * 8]);
+}
+
+// The C++ function sees the frame; ZF set on its false.
+std::uint8_t const* Thunks::emit_slow(void const* function, bool keep_vectors, bool value_result) {
+    std::uint8_t const* at = start();
+    for (int r : caller_saved) as_.push(as_.r64(r));
+    constexpr int frame_at = pushed_bytes;
+    static_assert(frame_at % 16 == 0);
+    auto save_slot = [&](int i) { return as_.in_memory(host::rsp, frame_at + frame::xmm_save + 32 * i); };
+    if (keep_vectors)
+        for (int i = 0; i < 16; ++i) as_.vector_store(32, save_slot(i), i);
+    as_.vzeroupper();
+    as_.stmxcsr(dword[rsp + (frame_at + frame::mxcsr)]);
+    as_.mov(rdi, rbp);
+    as_.mov(rsi, r14);
+    as_.mov(edx, r15d);
+    as_.lea(rcx, ptr[rsp + frame_at]);
+    as_.call_function(function);
+    as_.ldmxcsr(dword[rsp + (frame_at + frame::mxcsr)]);
+    if (keep_vectors)
+        for (int i = 0; i < 16; ++i) as_.vector_load(32, i, save_slot(i));
+    if (value_result) as_.mov(r15, qword[rsp + (frame_at + frame::buffer + 24)]);
+    as_.test(al, al);
+    for (std::size_t i = std::size(caller_saved); i-- > 0;) as_.pop(as_.r64(caller_saved[i]));
+    as_.ret();
+    return at;
+}
+
+void Thunks::emit_slow_paths() {
+    auto address = [](auto* f) { return reinterpret_cast<void const*>(f); };
+    for (bool keep : {false, true}) {
+        load[keep] = emit_slow(address(vmm_x64_load), keep, false);
+        store[keep] = emit_slow(address(vmm_x64_store), keep, false);
+        load_for_write[keep] = emit_slow(address(vmm_x64_load_for_write), keep, false);
+        rmw_pointer[keep] = emit_slow(address(vmm_x64_rmw_pointer), keep, true);
+        rmw[keep] = emit_slow(address(vmm_x64_rmw), keep, true);
+    }
+    alignment_fault = emit_slow(address(vmm_x64_alignment_fault), false, false);
+    divide = emit_slow(address(vmm_x64_divide), true, false);
+    // run_vec works on the guest's register: bring it up to date, and the host's afterwards.
+    std::uint8_t const* call = emit_slow(address(vmm_x64_vector), true, false);
+    merge_mxcsr = start();
+    emit_merge_mxcsr();
+    as_.ret();
+    load_mxcsr = start();
+    emit_load_mxcsr();
+    as_.ret();
+    vector = start();
+    as_.sub(rsp, 8);
+    emit_merge_mxcsr();
+    as_.add(rsp, 8);
+    // The slow path puts back the MXCSR it found, so that is done before loading the new one.
+    as_.jump_to(call);
+}
+
+// Both: at one call's depth, through r14 and r15 kept on the stack.
+void Thunks::emit_merge_mxcsr() {
+    if (!context_.fp_control) return;
+    as_.push(r14);
+    as_.push(r15);
+    as_.stmxcsr(dword[rsp - 8]);
+    as_.mov(r14d, dword[rsp - 8]);
+    as_.and_(r14d, mxcsr_flags);
+    as_.mov(r15, qword[CONTEXT(fp_control)]);
+    as_.or_(dword[r15], r14d);
+    as_.pop(r15);
+    as_.pop(r14);
+}
+void Thunks::emit_load_mxcsr() {
+    if (!context_.fp_control) return;
+    as_.push(r14);
+    as_.push(r15);
+    as_.mov(r15, qword[CONTEXT(fp_control)]);
+    as_.mov(r14d, dword[r15]);
+    as_.and_(r14d, 0xffff);
+    as_.or_(r14d, default_mxcsr);
+    as_.mov(dword[rsp - 8], r14d);
+    as_.ldmxcsr(dword[rsp - 8]);
+    as_.pop(r15);
+    as_.pop(r14);
+}
+
+std::uint8_t const* Thunks::helper(std::uint16_t id) {
+    auto [it, fresh] = helpers_.try_emplace(id, nullptr);
+    if (!fresh) return it->second;
+    GuestInfo::Helper h = guest_.helper(id);
+    bool state = h.reads || h.writes || h.exits;
+    std::uint8_t const* at = start();
+    as_.sub(rsp, 8);
+    if (state) emit_merge_mxcsr();
+    store_pins(state);
+    as_.mov(rdi, rbp);
+    as_.mov(rsi, r14);
+    as_.mov(rdx, r15);
+    as_.mov(rcx, r11);
+    as_.call_function(reinterpret_cast<void const*>(h.function));
+    as_.mov(r14, rax);
+    if (state) emit_load_mxcsr();
+    load_pins(h.writes || h.exits);
+    as_.cmp(dword[CONTEXT(fault_pending)], 0);
+    as_.lea(rsp, ptr[rsp + 8]);
+    as_.ret();
+    it->second = at;
+    return at;
+}
+
+} // namespace vmm::tcg::x64

@@ -1,0 +1,75 @@
+// Thunks: pieces of code every block shares: the way in and out, slow paths, helpers.
+#pragma once
+#include "vmm/tcg/backend.h"
+#include "vmm/tcg/x64/assembler.h"
+#include "vmm/tcg/x64/plan.h"
+
+#include <array>
+#include <cstdint>
+#include <unordered_map>
+
+namespace vmm::tcg::x64 {
+
+// What leaving translated code tells run(): returned in rax, rdx.
+struct Leave {
+    std::uint64_t kind; // a RunEnd
+    std::uint64_t value; // next, exit_request: the LinkSite, or (indirect) null; fault: the instruction's in-page offset
+};
+
+// Calling convention inside generated code: rbp = context; pinned guest registers in their places; r11, r14, r15 are
+// scratch. Slow paths keep every register but those they name, vector registers only in their *_x form.
+class Thunks {
+public:
+    Thunks(Assembler& as, Pins const& pins, EngineContext& context, GuestInfo const& guest);
+
+    // Emits all but helpers. Positions are in the writable view.
+    void emit();
+    // The thunk calling helper `id`, made now if there is none: arguments r14, r15, r11, result r14. Helpers that may
+    // fault leave ZF clear when a fault is pending.
+    std::uint8_t const* helper(std::uint16_t id);
+    void forget_helpers() { helpers_.clear(); }
+
+    using Enter = Leave (*)(EngineContext*, void const* code);
+    std::uint8_t const* enter = nullptr;
+    // r15 = value of Leave; pinned registers are stored.
+    std::uint8_t const *leave_next = nullptr, *leave_dispatch = nullptr, *leave_fault = nullptr, *leave_exit_request = nullptr;
+    // Sets *pc = r14 & mask first.
+    std::uint8_t const *leave_indirect = nullptr, *leave_indirect_exit = nullptr;
+    // RFLAGS := the context's condition codes. Keeps all registers.
+    std::uint8_t const* restore_flags = nullptr;
+    // r14 = address, r15d = size; data in frame::buffer; ZF set: fault. [1]: keeps vector registers.
+    std::array<std::uint8_t const*, 2> load{}, store{}, load_for_write{};
+    // r14 = address, r15d = size. r15 := host pointer or 0; ZF set: fault.
+    std::array<std::uint8_t const*, 2> rmw_pointer{};
+    // r14 = address, r15d = RmwRequest::pack; operands in frame::buffer, carry in frame::carry. r15 := old value, flags
+    // in frame::image; ZF set: fault.
+    std::array<std::uint8_t const*, 2> rmw{};
+    // r14 = address: the guest's alignment fault.
+    std::uint8_t const* alignment_fault = nullptr;
+    // Division the inline code would not do, see vmm_x64_divide; r15d = request. ZF set: fault.
+    std::uint8_t const* divide = nullptr;
+    // Executes the VecCall at frame::vec_call.
+    std::uint8_t const* vector = nullptr;
+    // Host MXCSR flags into the guest's register, and the guest's register into the host's. Keep all registers.
+    std::uint8_t const *merge_mxcsr = nullptr, *load_mxcsr = nullptr;
+
+private:
+    void emit_enter();
+    void emit_leave();
+    void emit_restore_flags();
+    std::uint8_t const* emit_slow(void const* function, bool keep_vectors, bool pointer_result);
+    void emit_slow_paths();
+    void emit_merge_mxcsr();
+    void emit_load_mxcsr();
+    void store_pins(bool all);
+    void load_pins(bool all);
+    std::uint8_t const* start();
+
+    Assembler& as_;
+    Pins const& pins_;
+    EngineContext& context_;
+    GuestInfo const& guest_;
+    std::unordered_map<std::uint16_t, std::uint8_t const*> helpers_;
+};
+
+} // namespace vmm::tcg::x64
