@@ -338,7 +338,10 @@ private:
             ValueId x = fresh ? none : vector(Type::v128);
             return put_vector(make(Opcode::gpr_to_vec, Type::v128, x, b->zext(Type::i64, value(int_type())), none));
         }
-        case VecForm::compare: make(Opcode::vec_to_gpr, Type::i32, vector(source), vector(source), none, true); return;
+        case VecForm::compare:
+            source = n.wide_source ? Type::v256 : Type::v128;
+            make(Opcode::vec_to_gpr, Type::i32, vector(source), vector(source), none, true);
+            return;
         }
     }
     void vector_memory() {
