@@ -7,6 +7,7 @@
 #include "tests/diff/guest_runner.h"
 #include "tests/diff/minimise.h"
 #include "tests/diff/native_runner.h"
+#include "vmm/tcg/x64/backend.h"
 
 #include <fmt/core.h>
 #include <sys/mman.h>
@@ -35,6 +36,11 @@ struct Options {
 struct Totals {
     std::atomic<std::uint64_t> ran, killed, different, instructions;
 };
+
+std::unique_ptr<tcg::Backend> make_jit(tcg::EngineContext& context, tcg::GuestInfo const& guest) {
+    auto made = tcg::x64::X64Backend::create(context, guest, {.cache_bytes = 16u << 20, .count_instructions = true});
+    return made ? std::move(*made) : nullptr;
+}
 
 class Job {
 public:
@@ -97,7 +103,7 @@ bool run_jobs(Options const& options, Totals& totals) {
         pid_t child = fork();
         if (child < 0) return false;
         if (child == 0) {
-            Job job(options, tcg::make_interpreter, totals);
+            Job job(options, options.engine == "jit" ? make_jit : tcg::make_interpreter, totals);
             for (std::uint64_t n = i; n < options.count; n += options.jobs) job.run(options.first + n);
             std::fflush(stdout);
             std::_Exit(0);
@@ -142,7 +148,8 @@ bool parse(int argc, char** argv, Options& o) {
         else
             return fmt::print(stderr, "x86_diff: unknown option {}\n", name), false;
     }
-    if (o.engine != "interp") return fmt::print(stderr, "x86_diff: unknown engine {}\n", o.engine), false;
+    if (o.engine != "interp" && o.engine != "jit")
+        return fmt::print(stderr, "x86_diff: unknown engine {}\n", o.engine), false;
     return true;
 }
 
@@ -151,6 +158,8 @@ bool parse(int argc, char** argv, Options& o) {
 int main(int argc, char** argv) {
     Options options;
     if (!parse(argc, argv, options)) return 2;
+    if (options.engine == "jit" && !tcg::x64::supported())
+        return fmt::print("skipped: this host CPU lacks AVX2 or BMI2\n"), 77;
     void* shared = mmap(nullptr, sizeof(Totals), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
     if (shared == MAP_FAILED) return 2;
     auto& totals = *new (shared) Totals{};

@@ -62,9 +62,6 @@ public:
     virtual void link(LinkSite& site, Translation& to) = 0;
     // Undoes every link into `to`, which is about to die.
     virtual void unlink(Translation& to) = 0;
-    // Forgets which code guest addresses lead to in this address space and mode: after anything that may change what a
-    // fetch finds (TLB flushes, page invalidation).
-    virtual void forget_addresses() = 0;
     virtual char const* name() const = 0;
 };
 

@@ -81,6 +81,9 @@ struct alignas(64) EngineContext {
     std::uint32_t* fp_control = nullptr;
     CodeGuard* code_guard = nullptr; // null: nobody translates (tests)
     void* address_cache = nullptr;   // the back end's, for indirect jumps
+    // Raised whenever a translation that fetches may have used has gone; together with `bank` and `mode` it says whether
+    // what is known of the code at an address still holds.
+    std::uint64_t fetch_epoch = 0;
 };
 
 } // namespace vmm::tcg

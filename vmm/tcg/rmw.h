@@ -35,8 +35,7 @@ struct LazyFlags {
     CcKind kind;
     std::uint64_t res, src;
 };
-template <class U>
-constexpr LazyFlags rmw_flags(ir::Opcode op, U old, U b, U now, bool cf, std::uint64_t before) {
+template <class U> constexpr LazyFlags rmw_flags(ir::Opcode op, U old, U b, U now, bool cf, std::uint64_t before) {
     using enum ir::Opcode;
     switch (op) {
     case rmw_add: return {CcKind::add, now, b};

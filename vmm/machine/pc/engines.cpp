@@ -2,6 +2,7 @@
 
 #include "vmm/kvm/kvm_vcpu.h"
 #include "vmm/tcg/engine/x86_vcpu.h"
+#include "vmm/tcg/x64/backend.h"
 
 #include <utility>
 
@@ -17,13 +18,28 @@ public:
                                                        .shared = shared_,
                                                        .log = log_,
                                                        .model = model,
-                                                       .backend = tcg::make_interpreter,
+                                                       .backend = backend(),
                                                        .bsp = place.bsp,
                                                        .index = place.apic_id}));
     }
     x86::FeatureSet features() const override { return x86::tcg_features(); }
 
 private:
+    // A host the code generator cannot serve gets the interpreter.
+    tcg::BackendFactory backend() {
+        if (options_.backend == TcgBackend::interp) return tcg::make_interpreter;
+        return [this](tcg::EngineContext& context, tcg::GuestInfo const& guest) -> std::unique_ptr<tcg::Backend> {
+            if (!tcg::x64::supported()) {
+                log_.warn("this host CPU lacks AVX2 or BMI2, which translated code uses: interpreting instead");
+                return tcg::make_interpreter(context, guest);
+            }
+            auto made = tcg::x64::X64Backend::create(context, guest, {.cache_bytes = options_.code_cache_bytes});
+            if (made) return std::move(*made);
+            log_.warn("{}: interpreting instead", made.error().message());
+            return tcg::make_interpreter(context, guest);
+        };
+    }
+
     TcgOptions options_;
     Log& log_;
     tcg::Shared shared_;

@@ -120,7 +120,10 @@ void X86Vcpu::drop_code(RamBlock& block, std::uint64_t page_offset, std::uint64_
 }
 
 bool X86Vcpu::before_code_write(EngineContext& e, RamBlock& block, std::uint64_t offset, std::uint64_t size) {
-    if (running_single_ || &block != running_ram_ || (offset & ~(page_size - 1)) != running_page_) return true;
+    if (running_single_) return true;
+    // The back end may have gone on to other pages than the one it was entered in: then any code may be running.
+    bool moved = e.pc_base != entered_pc_base_;
+    if (!moved && (&block != running_ram_ || (offset & ~(page_size - 1)) != running_page_)) return true;
     if (!config_.shared.code.has_code(block, offset, size)) return true;
     e.fault_pending = fault_retry;
     return false;
@@ -155,6 +158,14 @@ ExitReason X86Vcpu::run(std::uint64_t budget) {
     }
 }
 
+// Linear address of the code page last executed in.
+static std::uint64_t linear_page(x86::X86Context const& c) {
+    return c.state.code64() ? c.engine.pc_base : std::uint32_t(c.engine.pc_base + c.state.seg[x86::cs].base);
+}
+
+// Each block is to be seen by the loop.
+bool X86Vcpu::every_block() const { return config_.log.enabled(Trace::exec) || config_.log.enabled(Trace::cpu); }
+
 void X86Vcpu::run_some() {
     x86::X86Context& c = *context_;
     cache_->bury();
@@ -180,9 +191,8 @@ void X86Vcpu::run_some() {
         open_site_ = nullptr;
         return x86::deliver(c);
     }
-    bool every_block = config_.log.enabled(Trace::exec) || config_.log.enabled(Trace::cpu);
-    open_site_ = running_single_ || every_block ? nullptr : end.site;
-    open_site_page_ = linear & ~(page_size - 1);
+    open_site_ = running_single_ || every_block() ? nullptr : end.site;
+    open_site_page_ = linear_page(c);
 }
 
 RunResult X86Vcpu::execute(CachedBlock& block, std::uint64_t linear) {
@@ -192,6 +202,7 @@ RunResult X86Vcpu::execute(CachedBlock& block, std::uint64_t linear) {
         backend_->link(*open_site_, *block.translation);
     open_site_ = nullptr;
     e.pc_base = context_->state.rip - (linear & (page_size - 1));
+    entered_pc_base_ = e.pc_base;
     running_ram_ = block.ram;
     running_page_ = block.page_offset;
     guest_entries_.fetch_add(1, std::memory_order_seq_cst);
@@ -293,6 +304,9 @@ std::unique_ptr<CachedBlock> X86Vcpu::translate(x86::FetchResult const& where, s
         open_site_ = nullptr;
         block->translation = backend_->translate(ir);
     }
+    // Where CS has a limit, it is checked on the way in.
+    bool limited = !Mode{mode}.is64() && !Mode{mode}.is(Mode::flat);
+    block->translation->transient = (mode & Mode::single) || !block->ram || limited || every_block();
     return block;
 }
 

@@ -67,6 +67,7 @@ private:
     void take_signals();
     // Executes from state.rip until something needs the loop.
     void run_some();
+    bool every_block() const;
     RunResult execute(CachedBlock& block, std::uint64_t linear);
     CachedBlock* block_at_pc(std::uint64_t mode);
     std::unique_ptr<CachedBlock> translate(x86::FetchResult const& where, std::uint64_t linear, std::uint64_t mode);
@@ -76,6 +77,7 @@ private:
 
     Config config_;
     std::unique_ptr<x86::X86Context> context_;
+    std::array<std::uint32_t, 16> register_slots_{};
     std::unique_ptr<x86::Mmu> mmu_;
     std::unique_ptr<Backend> backend_;
     std::unique_ptr<BlockCache> cache_;
@@ -85,6 +87,7 @@ private:
     // Where the block now executing lies, for before_code_write.
     RamBlock* running_ram_ = nullptr;
     std::uint64_t running_page_ = 0;
+    std::uint64_t entered_pc_base_ = 0;
     bool running_single_ = false;
     bool force_single_ = false;     // execute the next instruction alone
     LinkSite* open_site_ = nullptr; // a direct jump that led to state.rip and could be linked

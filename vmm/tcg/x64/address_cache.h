@@ -17,7 +17,7 @@ struct AddressCache {
     std::array<Entry, entries> table;
     std::uint64_t mode = 0;
     TlbBank const* bank = nullptr;
-    std::uint64_t used_at = 0;
+    std::uint64_t epoch = 0, used_at = 0; // used_at 0: never
 
     void clear(std::uint8_t const* miss) { table.fill({0, miss}); }
     // As the generated code does it (control.cpp).

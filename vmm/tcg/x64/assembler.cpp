@@ -10,7 +10,7 @@ void Assembler::modrm(int reg_field, Rm rm) {
     if (!rm.memory) return db(0xc0 | reg_bits | (rm.reg & 7));
     bool sib = rm.index >= 0 || (rm.reg & 7) == host::rsp;
     // A displacement is always given when base is rbp/r13, whose mod 0 form means something else.
-    int mod = rm.displacement == 0 && (rm.reg & 7) != host::rbp                ? 0
+    int mod = rm.displacement == 0 && (rm.reg & 7) != host::rbp ? 0
               : rm.displacement == std::int8_t(rm.displacement) ? 1
                                                                 : 2;
     db(mod << 6 | reg_bits | (sib ? 4 : rm.reg & 7));

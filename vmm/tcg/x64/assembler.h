@@ -5,8 +5,9 @@
 #include "vmm/tcg/ir/vec_ops.h"
 #include "vmm/tcg/x64/code_cache.h"
 
-#include <cstdint>
 #include <xbyak/xbyak.h>
+
+#include <cstdint>
 
 namespace vmm::tcg::x64 {
 
@@ -71,9 +72,12 @@ public:
         call(rax);
     }
     void load_constant(int r, std::int64_t v) {
-        if (v == 0) mov(r32(r), 0); // not xor: flags stay
-        else if (std::uint64_t(v) <= 0xffffffff) mov(r32(r), std::uint32_t(v));
-        else mov(r64(r), v);
+        if (v == 0)
+            mov(r32(r), 0); // not xor: flags stay
+        else if (std::uint64_t(v) <= 0xffffffff)
+            mov(r32(r), std::uint32_t(v));
+        else
+            mov(r64(r), v);
     }
 
     // The rm operand of a vector instruction: a register, or memory at base + displacement (and an index of scale 1).
@@ -88,7 +92,8 @@ public:
         return {.memory = true, .reg = base, .index = index, .displacement = displacement};
     }
     // VEX: reg, vvvv (0 when unused), rm; `wide`: VEX.L.
-    void vex(ir::VecPrefix prefix, ir::VecMap map, std::uint8_t opcode, bool w, bool wide, int reg_field, int vvvv, Rm rm);
+    void vex(ir::VecPrefix prefix, ir::VecMap map, std::uint8_t opcode, bool w, bool wide, int reg_field, int vvvv,
+             Rm rm);
     // Legacy SSE: mandatory prefix, 0F map.
     void legacy(ir::VecPrefix prefix, ir::VecMap map, std::uint8_t opcode, bool w, int reg_field, Rm rm);
     // Unaligned vector moves of 4, 8, 16 or 32 bytes.

@@ -8,10 +8,11 @@
 #include "vmm/tcg/x64/emitter.h"
 #include "vmm/tcg/x64/thunks.h"
 
-#include <algorithm>
-#include <cstdio>
 #include <unistd.h>
 #include <xbyak/xbyak_util.h>
+
+#include <algorithm>
+#include <cstdio>
 
 namespace vmm::tcg::x64 {
 
@@ -137,21 +138,21 @@ void X64Backend::Impl::perf(X64Block const& block) {
 
 // The cache of addresses for the address space and mode the context is in.
 void X64Backend::Impl::select_addresses() {
-    if (current && current->mode == context.mode && current->bank == context.bank && context.address_cache) {
-        return;
-    }
+    auto holds = [&](AddressCache const& a) { return a.bank == context.bank && a.mode == context.mode && a.used_at; };
+    if (current && holds(*current) && current->epoch == context.fetch_epoch) return;
     AddressCache* oldest = &caches[0];
     for (AddressCache& a : caches) {
-        if (a.bank == context.bank && a.mode == context.mode && a.used_at) {
+        if (holds(a)) {
             oldest = &a;
             break;
         }
         if (a.used_at < oldest->used_at) oldest = &a;
     }
-    if (oldest->bank != context.bank || oldest->mode != context.mode) {
+    if (!holds(*oldest) || oldest->epoch != context.fetch_epoch) {
         oldest->clear(miss);
         oldest->bank = context.bank;
         oldest->mode = context.mode;
+        oldest->epoch = context.fetch_epoch;
     }
     oldest->used_at = ++clock;
     current = oldest;
@@ -191,8 +192,10 @@ RunResult X64Backend::run(Translation& first) {
     case RunEnd::dispatch: return {RunEnd::dispatch, nullptr};
     case RunEnd::exit_request:
     case RunEnd::next:
-        if (!site) *m.guest.pc &= m.guest.pc_mask(e);
-        else set_pc(site->offset);
+        if (!site)
+            *m.guest.pc &= m.guest.pc_mask(e);
+        else
+            set_pc(site->offset);
         return {end, end == RunEnd::next ? site : nullptr};
     default: VMM_UNREACHABLE();
     }
@@ -233,14 +236,6 @@ void X64Backend::unlink(Translation& to) {
         if (entry.code == impl_->cache->executable(block.indirect)) entry = {0, impl_->miss};
     }
     block.remembered.clear();
-}
-
-void X64Backend::forget_addresses() {
-    Impl& m = *impl_;
-    for (AddressCache& a : m.caches)
-        if (a.bank == m.context.bank && a.used_at) {
-            a.clear(m.miss);
-        }
 }
 
 Statistics X64Backend::statistics() const {

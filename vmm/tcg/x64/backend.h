@@ -38,7 +38,6 @@ public:
     RunResult run(Translation& first) override;
     void link(LinkSite& site, Translation& to) override;
     void unlink(Translation& to) override;
-    void forget_addresses() override;
     char const* name() const override { return "jit"; }
 
     Statistics statistics() const;

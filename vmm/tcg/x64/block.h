@@ -14,12 +14,12 @@ class X64Block;
 // been stored; both are rel32 fields in the writable view.
 struct vmm::tcg::LinkSite {
     vmm::tcg::x64::X64Block* owner = nullptr;
-    std::int32_t offset = 0;          // in-page target
-    std::uint8_t* near = nullptr;     // or null: only `far`
+    std::int32_t offset = 0;      // in-page target
+    std::uint8_t* near = nullptr; // or null: only `far`
     std::uint8_t* far = nullptr;
     std::uint8_t const* stub = nullptr; // where an unlinked `near` goes
     std::uint8_t const* exit = nullptr; // where an unlinked `far` goes
-    bool flags_stored = false;        // the condition codes are in memory at `near` already
+    bool flags_stored = false;          // the condition codes are in memory at `near` already
     vmm::tcg::x64::X64Block* target = nullptr;
 };
 
@@ -39,7 +39,7 @@ public:
     std::int32_t start = 0;
     std::uint16_t guest_bytes = 0;
     bool may_remember = true; // by guest address: not when it crosses a page (the second may be another one later)
-    bool flags_dead = false; // the block does not look at the condition codes it is entered with
+    bool flags_dead = false;  // the block does not look at the condition codes it is entered with
     std::array<LinkSite, 2> sites;
     std::vector<LinkSite*> incoming;
     std::vector<void*> remembered; // entries of address caches that lead here

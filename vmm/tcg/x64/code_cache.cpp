@@ -3,9 +3,10 @@
 #include "vmm/base/assert.h"
 #include "vmm/base/unique_fd.h"
 
-#include <cerrno>
 #include <sys/mman.h>
 #include <unistd.h>
+
+#include <cerrno>
 
 namespace vmm::tcg::x64 {
 

@@ -1,7 +1,6 @@
 // Emitter: how blocks end.
-#include "vmm/tcg/x64/emitter.h"
-
 #include "vmm/tcg/x64/address_cache.h"
+#include "vmm/tcg/x64/emitter.h"
 
 #include <cstddef>
 

@@ -78,12 +78,16 @@ void Emitter::emit(std::uint32_t i) {
     case Opcode::insn_start: guest_offset_ = std::int32_t(n.imm); return;
     case Opcode::constant: values_[i] = {.place = Place::immediate, .imm = n.imm}; return;
     case Opcode::get:
-        if (n.type >= Type::v128) emit_vector_get(i);
-        else emit_get(i);
+        if (n.type >= Type::v128)
+            emit_vector_get(i);
+        else
+            emit_get(i);
         break;
     case Opcode::put:
-        if (n.type >= Type::v128) emit_vector_put(i);
-        else emit_put(i);
+        if (n.type >= Type::v128)
+            emit_vector_put(i);
+        else
+            emit_put(i);
         break;
     case Opcode::call: emit_call(i); break;
     default: VMM_ASSERT(emit_vector(i) || emit_memory(i) || emit_integer(i)); break;
@@ -112,8 +116,10 @@ void Emitter::emit_get(std::uint32_t i) {
         if (p.in_place) return;
     } else {
         Pins::Pin const& pin = pins_.pin[unsigned(p.pin)];
-        if (n.imm == pin.offset) v = {.place = Place::pinned, .reg = std::int8_t(pin.host)};
-        else if (n.imm == pin.offset + 1 && n.type == Type::i8) v = {.place = Place::high, .reg = std::int8_t(pin.host)};
+        if (n.imm == pin.offset)
+            v = {.place = Place::pinned, .reg = std::int8_t(pin.host)};
+        else if (n.imm == pin.offset + 1 && n.type == Type::i8)
+            v = {.place = Place::high, .reg = std::int8_t(pin.host)};
         else {
             as_.mov(qword[rbp + int(pin.offset)], as_.r64(pin.host));
             v = {.place = Place::slot, .disp = std::int32_t(n.imm)};
@@ -132,8 +138,10 @@ void Emitter::emit_get(std::uint32_t i) {
 void Emitter::emit_put(std::uint32_t i) {
     if (plan_.values[root(inst(i).a)].put_at == i) return;
     std::int8_t pin = plan_.values[i].pin;
-    if (pin >= 0) put_pinned(i, unsigned(pin));
-    else put_slot(i);
+    if (pin >= 0)
+        put_pinned(i, unsigned(pin));
+    else
+        put_slot(i);
 }
 
 void Emitter::put_pinned(std::uint32_t i, unsigned pin_index) {
@@ -173,8 +181,10 @@ void Emitter::put_slot(std::uint32_t i) {
     Inst const& n = inst(i);
     save_slot_vectors(n.imm, size_of(n.type), none);
     std::int64_t imm;
-    if (is_immediate(n.a, n.type, imm)) as_.mov(context_at(n.type, n.imm), std::uint64_t(imm));
-    else as_.mov(context_at(n.type, n.imm), as_.reg(n.type, reg_of(n.a)));
+    if (is_immediate(n.a, n.type, imm))
+        as_.mov(context_at(n.type, n.imm), std::uint64_t(imm));
+    else
+        as_.mov(context_at(n.type, n.imm), as_.reg(n.type, reg_of(n.a)));
     if (touches_mxcsr(n)) {
         clobber_flags();
         as_.call_to(thunks_.load_mxcsr);
@@ -184,12 +194,15 @@ void Emitter::put_slot(std::uint32_t i) {
 void Emitter::emit_call(std::uint32_t i) {
     Inst const& n = inst(i);
     GuestInfo::Helper h = guest_.helper(std::uint16_t(n.imm));
-    if (h.pure) clobber_flags();
-    else need_memory();
+    if (h.pure)
+        clobber_flags();
+    else
+        need_memory();
     spill_vectors(h.writes);
     if (wide_) as_.vzeroupper();
     for (int r : {host::r11, host::r14, host::r15}) {
-        if (owner(r) == none) forget_register(r);
+        if (owner(r) == none)
+            forget_register(r);
         else { // also arguments: they are loaded from where they now are
             Value& v = values_[owner(r)];
             std::int32_t at = take_frame();
@@ -203,8 +216,10 @@ void Emitter::emit_call(std::uint32_t i) {
     ValueId arguments[] = {n.a, n.b, n.c};
     int const places[] = {host::r14, host::r15, host::r11};
     for (unsigned k = 0; k < 3; ++k)
-        if (arguments[k] == none) as_.mov(as_.r32(places[k]), 0);
-        else move_to(places[k], arguments[k], Type::i64);
+        if (arguments[k] == none)
+            as_.mov(as_.r32(places[k]), 0);
+        else
+            move_to(places[k], arguments[k], Type::i64);
     flags_.rflags = false;
     as_.call_to(thunks_.helper(std::uint16_t(n.imm)));
     if (h.faults || h.memory || h.exits) fault_here(as_.jump_if(Cond::ne));

@@ -103,8 +103,8 @@ private:
     ValueId& owner(int r) { return owner_[unsigned(r)]; }
     // A scratch register for this instruction; its former value is moved away.
     int take_scratch();
-    void take(int r);   // that very scratch register
-    void evict(int r);  // its value goes elsewhere, the register is free
+    void take(int r);  // that very scratch register
+    void evict(int r); // its value goes elsewhere, the register is free
     std::int32_t take_frame();
     void forget_register(int r); // r is about to change: the flag recipe may need it
     void release_operands(std::uint32_t i);
@@ -128,9 +128,9 @@ private:
 
     // --- flags.cpp
     bool flags_wanted(std::uint32_t i) const { return inst(i).sets_flags && plan_.flags_live_after[i]; }
-    void clobber_flags();  // RFLAGS are about to be lost
-    void need_rflags();    // ... must hold the condition codes
-    void need_memory();    // ... must be in the context
+    void clobber_flags(); // RFLAGS are about to be lost
+    void need_rflags();   // ... must hold the condition codes
+    void need_memory();   // ... must be in the context
     void define_flags(std::uint32_t i, Recipe recipe = {});
     void store_raw();
     void store_recipe(Recipe const& r);

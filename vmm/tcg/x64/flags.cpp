@@ -1,5 +1,5 @@
-// Emitter: where the condition codes are: in RFLAGS, in the context, or in the operands of an instruction that would set
-// them again.
+// Emitter: where the condition codes are: in RFLAGS, in the context, or in the operands of an instruction that would
+// set them again.
 #include "vmm/tcg/x64/emitter.h"
 
 #include <cstddef>
@@ -34,9 +34,9 @@ void Emitter::clobber_flags() {
 // Without touching RFLAGS, any register or (but for one word below it) the stack.
 void Emitter::store_recipe(Recipe const& r) {
     unsigned width = unsigned(r.type);
-    CcKind kind = r.kind == Recipe::add                           ? CcKind::add
+    CcKind kind = r.kind == Recipe::add                               ? CcKind::add
                   : r.kind == Recipe::logic || r.kind == Recipe::test ? CcKind::logic
-                                                                  : CcKind::sub;
+                                                                      : CcKind::sub;
     int borrowed = -1;
     auto temporary = [&] {
         if (borrowed < 0) {
@@ -47,8 +47,10 @@ void Emitter::store_recipe(Recipe const& r) {
         return borrowed;
     };
     auto source = [&] {
-        if (r.y >= 0) as_.mov(qword[CONTEXT(cc_src)], as_.r64(r.y));
-        else as_.mov(qword[CONTEXT(cc_src)], std::uint64_t(r.imm));
+        if (r.y >= 0)
+            as_.mov(qword[CONTEXT(cc_src)], as_.r64(r.y));
+        else
+            as_.mov(qword[CONTEXT(cc_src)], std::uint64_t(r.imm));
     };
     switch (r.kind) {
     case Recipe::add:
@@ -85,8 +87,10 @@ void Emitter::store_recipe(Recipe const& r) {
     case Recipe::test: { // only where RFLAGS are not wanted any more
         int t = temporary();
         as_.mov(as_.r64(t), as_.r64(r.x));
-        if (r.y >= 0) as_.and_(as_.r64(t), as_.r64(r.y));
-        else as_.and_(as_.r64(t), std::uint32_t(r.imm));
+        if (r.y >= 0)
+            as_.and_(as_.r64(t), as_.r64(r.y));
+        else
+            as_.and_(as_.r64(t), std::uint32_t(r.imm));
         as_.mov(qword[CONTEXT(cc_res)], as_.r64(t));
         break;
     }
@@ -99,22 +103,28 @@ void Emitter::store_recipe(Recipe const& r) {
 void Emitter::need_memory() {
     if (flags_.memory) return;
     bool keeps_rflags = flags_.recipe.kind != Recipe::test;
-    if (flags_.recipe.kind != Recipe::none && (keeps_rflags || !flags_.rflags)) store_recipe(flags_.recipe);
-    else if (flags_.rflags) store_raw();
+    if (flags_.recipe.kind != Recipe::none && (keeps_rflags || !flags_.rflags))
+        store_recipe(flags_.recipe);
+    else if (flags_.rflags)
+        store_raw();
     flags_.memory = true;
 }
 
 void Emitter::store_for_exit(FlagState const& f) {
     if (f.memory) return;
-    if (f.recipe.kind != Recipe::none) store_recipe(f.recipe);
-    else store_raw();
+    if (f.recipe.kind != Recipe::none)
+        store_recipe(f.recipe);
+    else
+        store_raw();
 }
 
 void Emitter::replay(Recipe const& r) {
     auto x = as_.reg(r.type, r.x);
     auto apply = [&](auto op_reg, auto op_imm, Xbyak::Reg const& d) {
-        if (r.y >= 0) op_reg(d, as_.reg(r.type, r.y));
-        else op_imm(d, std::uint32_t(r.imm));
+        if (r.y >= 0)
+            op_reg(d, as_.reg(r.type, r.y));
+        else
+            op_imm(d, std::uint32_t(r.imm));
     };
     auto subtract = [&](Xbyak::Reg const& d) {
         apply([&](auto& a, auto b) { as_.sub(a, b); }, [&](auto& a, auto b) { as_.sub(a, b); }, d);
@@ -136,8 +146,10 @@ void Emitter::replay(Recipe const& r) {
     case Recipe::cmp: return compare(x);
     case Recipe::logic: as_.test(x, x); return;
     case Recipe::test:
-        if (r.y >= 0) as_.test(x, as_.reg(r.type, r.y));
-        else as_.test(x, std::uint32_t(r.imm));
+        if (r.y >= 0)
+            as_.test(x, as_.reg(r.type, r.y));
+        else
+            as_.test(x, std::uint32_t(r.imm));
         return;
     case Recipe::add: {
         auto t = copy();
@@ -162,8 +174,10 @@ void Emitter::replay(Recipe const& r) {
 void Emitter::need_rflags() {
     if (flags_.rflags) return;
     std::uint32_t held = locked_;
-    if (flags_.recipe.kind != Recipe::none) replay(flags_.recipe);
-    else as_.call_to(thunks_.restore_flags);
+    if (flags_.recipe.kind != Recipe::none)
+        replay(flags_.recipe);
+    else
+        as_.call_to(thunks_.restore_flags);
     locked_ = held;
     flags_.rflags = true;
 }

@@ -4,13 +4,13 @@
 
 namespace vmm::tcg::x64::frame {
 
-inline constexpr std::int32_t buffer = 0;  // 32 bytes: data of slow memory accesses
-inline constexpr std::int32_t carry = 32;  // CF kept across a TLB check
-inline constexpr std::int32_t image = 40;  // flags of a slow read-modify-write
-inline constexpr std::int32_t keep0 = 48;  // host registers an operation needs for itself
+inline constexpr std::int32_t buffer = 0; // 32 bytes: data of slow memory accesses
+inline constexpr std::int32_t carry = 32; // CF kept across a TLB check
+inline constexpr std::int32_t image = 40; // flags of a slow read-modify-write
+inline constexpr std::int32_t keep0 = 48; // host registers an operation needs for itself
 inline constexpr std::int32_t keep1 = 56;
 inline constexpr std::int32_t mxcsr = 64;
-inline constexpr std::int32_t vec_call = 72; // VecCall
+inline constexpr std::int32_t vec_call = 72;  // VecCall
 inline constexpr std::int32_t xmm_save = 256; // 16 x 32 bytes
 inline constexpr std::int32_t spills = xmm_save + 16 * 32;
 inline constexpr unsigned max_spills = 1024; // 8 bytes each

@@ -109,12 +109,16 @@ void Emitter::emit_compare(std::uint32_t i) {
     if (!immediate) b = reg_of(n.b);
     auto x = as_.reg(n.type, a);
     if (n.op == Opcode::sub) {
-        if (immediate) as_.cmp(x, std::uint32_t(imm));
-        else as_.cmp(x, as_.reg(n.type, b));
+        if (immediate)
+            as_.cmp(x, std::uint32_t(imm));
+        else
+            as_.cmp(x, as_.reg(n.type, b));
         return define_flags(i, recipe(Recipe::cmp, n.type, a, b, imm));
     }
-    if (immediate) as_.test(x, std::uint32_t(imm) & (n.type == Type::i8 ? 0xff : n.type == Type::i16 ? 0xffff : ~0u));
-    else as_.test(x, as_.reg(n.type, b));
+    if (immediate)
+        as_.test(x, std::uint32_t(imm) & (n.type == Type::i8 ? 0xff : n.type == Type::i16 ? 0xffff : ~0u));
+    else
+        as_.test(x, as_.reg(n.type, b));
     define_flags(i, recipe(a == b ? Recipe::logic : Recipe::test, n.type, a, b, imm));
 }
 
@@ -141,8 +145,10 @@ void Emitter::emit_binary(std::uint32_t i) {
     if (as_lea && !memory) {
         if (a < 0) a = reg_of(va);
         int d = result_register(i);
-        if (immediate) as_.lea(as_.reg(t, d), ptr[as_.r64(a) + int(imm)]);
-        else as_.lea(as_.reg(t, d), ptr[as_.r64(a) + as_.r64(b)]);
+        if (immediate)
+            as_.lea(as_.reg(t, d), ptr[as_.r64(a) + int(imm)]);
+        else
+            as_.lea(as_.reg(t, d), ptr[as_.r64(a) + as_.r64(b)]);
         return finish_result(i, d);
     }
     if (as_lea) clobber_flags();
@@ -157,12 +163,16 @@ void Emitter::emit_binary(std::uint32_t i) {
         if (d != a) move_to(d, va, t);
     }
     auto x = as_.reg(t, d);
-    if (immediate) alu(n.op, x, imm);
-    else if (memory) alu(n.op, x, memory_of(vb, t));
-    else alu(n.op, x, as_.reg(t, b));
+    if (immediate)
+        alu(n.op, x, imm);
+    else if (memory)
+        alu(n.op, x, memory_of(vb, t));
+    else
+        alu(n.op, x, as_.reg(t, b));
     Recipe r;
     if (n.op == Opcode::add || n.op == Opcode::sub) {
-        if (immediate || (b >= 0 && b != d && b != p)) r = recipe(n.op == Opcode::add ? Recipe::add : Recipe::sub, t, d, b, imm);
+        if (immediate || (b >= 0 && b != d && b != p))
+            r = recipe(n.op == Opcode::add ? Recipe::add : Recipe::sub, t, d, b, imm);
     } else if (!with_carry) {
         r = recipe(Recipe::logic, t, d);
     }
@@ -174,8 +184,10 @@ void Emitter::emit_unary(std::uint32_t i) {
     Inst const& n = inst(i);
     Type t = n.type;
     bool step = n.op == Opcode::inc || n.op == Opcode::dec, wanted = flags_wanted(i);
-    if (step && wanted) need_rflags();
-    else if (n.op == Opcode::neg || (step && t < Type::i32)) clobber_flags();
+    if (step && wanted)
+        need_rflags();
+    else if (n.op == Opcode::neg || (step && t < Type::i32))
+        clobber_flags();
     int a = in_register(n.a) ? int(val(n.a).reg) : -1;
     if (a >= 0 && is_scratch(a)) lock(a);
     if (step && !wanted && t >= Type::i32) {
@@ -198,8 +210,10 @@ void Emitter::emit_unary(std::uint32_t i) {
         r = recipe(Recipe::neg, t, d);
         break;
     default:
-        if (t == Type::i64) as_.bswap(as_.r64(d));
-        else as_.bswap(as_.r32(d));
+        if (t == Type::i64)
+            as_.bswap(as_.r64(d));
+        else
+            as_.bswap(as_.r32(d));
         if (t == Type::i16) as_.rorx(as_.r32(d), as_.r32(d), 16);
     }
     finish_result(i, d);
@@ -212,8 +226,10 @@ void Emitter::emit_extend(std::uint32_t i) {
     bool is_signed = n.op == Opcode::sext;
     auto extend = [&](Xbyak::Operand const& source, int d) {
         if (!is_signed) {
-            if (from == Type::i32) as_.mov(as_.r32(d), source);
-            else as_.movzx(as_.r32(d), source);
+            if (from == Type::i32)
+                as_.mov(as_.r32(d), source);
+            else
+                as_.movzx(as_.r32(d), source);
         } else if (from == Type::i32) {
             as_.movsxd(as_.r64(d), source);
         } else {

@@ -1,6 +1,6 @@
 // Emitter: guest memory. An access looks its page up in the TLB inline; misses continue in cold code.
-#include "vmm/tcg/x64/emitter.h"
 #include "vmm/tcg/ir/op_info.h"
+#include "vmm/tcg/x64/emitter.h"
 #include "vmm/tcg/x64/slow_paths.h"
 
 #include <cstddef>
@@ -27,8 +27,10 @@ bool Emitter::emit_memory(std::uint32_t i) {
 
 // The address computed into r11, whose own value moves out.
 Emitter::Address Emitter::in_r11(Address const& a) {
-    if (a.base != host::r11 && a.index != host::r11) take(host::r11);
-    else evict(host::r11);
+    if (a.base != host::r11 && a.index != host::r11)
+        take(host::r11);
+    else
+        evict(host::r11);
     load_address(host::r11, a);
     lock(host::r11);
     return {.base = host::r11};
@@ -184,9 +186,12 @@ void Emitter::emit_load(std::uint32_t i) {
     }
     bool narrow = t < Type::i32, merge = narrow && p >= 0;
     auto read = [=, this](Xbyak::Address const& from) {
-        if (merge) as_.mov(as_.reg(t, d), from);
-        else if (narrow) as_.movzx(as_.r32(d), from);
-        else as_.mov(as_.reg(t, d), from);
+        if (merge)
+            as_.mov(as_.reg(t, d), from);
+        else if (narrow)
+            as_.movzx(as_.r32(d), from);
+        else
+            as_.mov(as_.reg(t, d), from);
     };
     read(host_at(t, h));
     slow([=, this] { read(frame_at(t, frame::buffer)); }, as_.here());
@@ -215,9 +220,12 @@ void Emitter::emit_store(std::uint32_t i) {
     Value const from = loads ? val(n.b) : Value{};
     ValueId const id = n.b;
     if (loads) move_to(value, id, t);
-    if (vector) as_.vector_store(size_of(t), as_.in_memory(h.base, h.disp, h.index), x);
-    else if (immediate) as_.mov(host_at(t, h), std::uint64_t(imm));
-    else as_.mov(host_at(t, h), as_.reg(t, value));
+    if (vector)
+        as_.vector_store(size_of(t), as_.in_memory(h.base, h.disp, h.index), x);
+    else if (immediate)
+        as_.mov(host_at(t, h), std::uint64_t(imm));
+    else
+        as_.mov(host_at(t, h), as_.reg(t, value));
     std::uint8_t* back = as_.here();
     FlagState state = flags_;
     std::int32_t offset = guest_offset_;

@@ -80,9 +80,7 @@ private:
     Inst const& inst(std::uint32_t i) const { return block_.insts[i]; }
     std::uint32_t count() const { return std::uint32_t(block_.insts.size()); }
     ValuePlan& value(ValueId v) { return plan_.values[v]; }
-    bool call_writes(Inst const& n) const {
-        return n.op == Opcode::call && guest_.helper(std::uint16_t(n.imm)).writes;
-    }
+    bool call_writes(Inst const& n) const { return n.op == Opcode::call && guest_.helper(std::uint16_t(n.imm)).writes; }
     static bool is_slot_op(Inst const& n) { return n.op == Opcode::get || n.op == Opcode::put; }
     static bool overlap(Inst const& x, Inst const& y) {
         return x.imm < y.imm + std::int64_t(size_of(y.type)) && y.imm < x.imm + std::int64_t(size_of(x.type));
@@ -154,7 +152,8 @@ private:
         for (std::uint32_t i = 0; i < count(); ++i) {
             Inst const& n = inst(i);
             if (value(ValueId(i)).root != i) continue;
-            bool address = info(n.op).memory || (n.op == Opcode::put && n.type == Type::i64 && value(ValueId(i)).pin >= 0);
+            bool address =
+                info(n.op).memory || (n.op == Opcode::put && n.type == Type::i64 && value(ValueId(i)).pin >= 0);
             if (!address) mark(n.a);
             mark(n.b), mark(n.c);
         }
@@ -224,11 +223,13 @@ private:
             if (put.op != Opcode::put || pin < 0) continue;
             ValueId root = value(put.a).root;
             ValuePlan& v = value(root);
-            if (v.put_at != no_index || v.folded || !may_target_register(inst(root)) || !fits_register(put, root)) continue;
+            if (v.put_at != no_index || v.folded || !may_target_register(inst(root)) || !fits_register(put, root))
+                continue;
             bool ok = true;
             for (std::uint32_t k = root + 1; k < j && ok; ++k)
                 ok = !may_fault(inst(k)) && !(is_slot_op(inst(k)) && value(ValueId(k)).pin == pin);
-            for (std::uint32_t g : residents_[unsigned(pin)]) ok = ok && (g >= root || value(ValueId(g)).last_use <= root);
+            for (std::uint32_t g : residents_[unsigned(pin)])
+                ok = ok && (g >= root || value(ValueId(g)).last_use <= root);
             if (ok) ok = stable_after(j, v.last_use, pin);
             if (!ok) continue;
             v.put_at = j;
@@ -248,11 +249,15 @@ private:
         for (std::uint32_t i = count(); i-- > 0;) {
             Inst const& n = inst(i);
             plan_.flags_live_after[i] = live;
-            if (n.op == Opcode::put_flags) live = false;
-            else if (n.sets_flags && live) live = keeps_some_flags(block_, n);
+            if (n.op == Opcode::put_flags)
+                live = false;
+            else if (n.sets_flags && live)
+                live = keeps_some_flags(block_, n);
             if (always_reads_flags(n.op)) live = true;
-            if (n.op == Opcode::call) live = live || !guest_.helper(std::uint16_t(n.imm)).pure;
-            else if (may_fault(n)) live = true;
+            if (n.op == Opcode::call)
+                live = live || !guest_.helper(std::uint16_t(n.imm)).pure;
+            else if (may_fault(n))
+                live = true;
             plan_.flags_live_before[i] = live;
         }
         plan_.flags_dead_at_entry = !live;
@@ -268,6 +273,8 @@ private:
 
 } // namespace
 
-Plan make_plan(Block const& block, Pins const& pins, GuestInfo const& guest) { return Planner(block, pins, guest).run(); }
+Plan make_plan(Block const& block, Pins const& pins, GuestInfo const& guest) {
+    return Planner(block, pins, guest).run();
+}
 
 } // namespace vmm::tcg::x64

@@ -33,13 +33,17 @@ void Emitter::rmw_native(std::uint32_t i, int operand, std::int64_t imm) {
     if (reads_carry(n.op)) as_.bt(frame_at(Type::i32, frame::carry), 0);
     if ((n.memory & mem_lock) && n.op != Opcode::rmw_xchg) as_.lock();
     auto alu_op = [&](Opcode op) {
-        if (immediate) alu(op, memory, imm);
-        else alu(op, memory, reg);
+        if (immediate)
+            alu(op, memory, imm);
+        else
+            alu(op, memory, reg);
     };
     switch (n.op) {
     case Opcode::rmw_add:
-        if (used) as_.xadd(memory, reg);
-        else alu_op(Opcode::add);
+        if (used)
+            as_.xadd(memory, reg);
+        else
+            alu_op(Opcode::add);
         break;
     case Opcode::rmw_or: alu_op(Opcode::or_); break;
     case Opcode::rmw_adc: alu_op(Opcode::adc); break;
@@ -75,8 +79,10 @@ void Emitter::emit_rmw(std::uint32_t i) {
     auto to_frame = [&](ValueId v, std::int32_t at) {
         std::int64_t imm;
         if (v == none) return;
-        if (is_immediate(v, t, imm)) as_.mov(frame_at(t, at), std::uint64_t(imm));
-        else as_.mov(frame_at(t, at), as_.reg(t, reg_of(v)));
+        if (is_immediate(v, t, imm))
+            as_.mov(frame_at(t, at), std::uint64_t(imm));
+        else
+            as_.mov(frame_at(t, at), as_.reg(t, reg_of(v)));
     };
     std::int64_t imm = 0;
     bool immediate = n.b != none && is_immediate(n.b, t, imm) && !takes_register;
@@ -90,25 +96,33 @@ void Emitter::emit_rmw(std::uint32_t i) {
     reserve_temps();
     Fixup miss;
     HostAddress h = translate(i, a, true, miss);
-    if (h.disp) as_.lea(r15, ptr[as_.r64(h.base) + r15 + int(h.disp)]);
-    else as_.add(r15, as_.r64(h.base));
+    if (h.disp)
+        as_.lea(r15, ptr[as_.r64(h.base) + r15 + int(h.disp)]);
+    else
+        as_.add(r15, as_.r64(h.base));
     Fixup always; // what the host has no instruction for is done in C++
     if (!native) always = as_.jump();
     std::uint8_t* access = as_.here();
     if (native && compare) {
         as_.mov(frame_at(Type::i64, frame::keep1), rax);
-        if (t == Type::i64) as_.mov(rax, frame_at(t, frame::buffer));
-        else as_.mov(as_.reg(t, host::rax), frame_at(t, frame::buffer));
+        if (t == Type::i64)
+            as_.mov(rax, frame_at(t, frame::buffer));
+        else
+            as_.mov(as_.reg(t, host::rax), frame_at(t, frame::buffer));
         as_.mov(as_.reg(t, host::r14), frame_at(t, frame::buffer + 8));
         as_.lock();
         as_.cmpxchg(as_.sized(t, Xbyak::RegExp(r15)), as_.reg(t, host::r14));
-        as_.mov(t == Type::i64 ? Xbyak::Reg(r14) : Xbyak::Reg(r14d), t == Type::i64 ? Xbyak::Reg(rax) : Xbyak::Reg(eax));
+        as_.mov(t == Type::i64 ? Xbyak::Reg(r14) : Xbyak::Reg(r14d),
+                t == Type::i64 ? Xbyak::Reg(rax) : Xbyak::Reg(eax));
         as_.mov(rax, frame_at(Type::i64, frame::keep1));
     } else if (native) {
         if (in_frame && n.b != none) {
-            if (t == Type::i64) as_.mov(r14, frame_at(t, frame::buffer));
-            else if (t == Type::i32) as_.mov(r14d, frame_at(t, frame::buffer));
-            else as_.movzx(r14d, frame_at(t, frame::buffer));
+            if (t == Type::i64)
+                as_.mov(r14, frame_at(t, frame::buffer));
+            else if (t == Type::i32)
+                as_.mov(r14d, frame_at(t, frame::buffer));
+            else
+                as_.movzx(r14d, frame_at(t, frame::buffer));
         }
         if (bits) as_.and_(r14d, int(bits_of(t) - 1));
         rmw_native(i, immediate ? -1 : b_pin >= 0 ? b_pin : int(host::r14), imm);
@@ -133,8 +147,10 @@ void Emitter::emit_rmw(std::uint32_t i) {
             as_.test(r15, r15);
             as_.bind(as_.jump_if(Cond::ne), access);
         }
-        if (immediate) as_.mov(frame_at(t, frame::buffer), std::uint64_t(imm));
-        else if (b_pin >= 0) as_.mov(frame_at(t, frame::buffer), as_.reg(t, b_pin));
+        if (immediate)
+            as_.mov(frame_at(t, frame::buffer), std::uint64_t(imm));
+        else if (b_pin >= 0)
+            as_.mov(frame_at(t, frame::buffer), as_.reg(t, b_pin));
         as_.mov(r15d, pack_rmw(inst(i)));
         as_.call_to(thunks_.rmw[keep]);
         Fixup slow_fault = as_.jump_if(Cond::e);

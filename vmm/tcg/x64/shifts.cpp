@@ -24,8 +24,10 @@ void Emitter::shift(Opcode op, Xbyak::Reg const& d, int count) {
         default: return as_.rcr(d, by);
         }
     };
-    if (count < 0) go(cl);
-    else go(count);
+    if (count < 0)
+        go(cl);
+    else
+        go(count);
 }
 
 // After a shift by a count only known at run time, whose flags stay as they were when it is 0.
@@ -52,8 +54,10 @@ void Emitter::emit_variable(std::uint32_t i, int dst, int other, int count) {
     auto go = [&] {
         if (!twice) return shift(n.op, x, -1);
         auto y = as_.reg(n.type, other);
-        if (n.op == Opcode::shld) as_.shld(x, y, cl);
-        else as_.shrd(x, y, cl);
+        if (n.op == Opcode::shld)
+            as_.shld(x, y, cl);
+        else
+            as_.shrd(x, y, cl);
     };
     FlagState before = flags_;
     if (count == host::rcx) {
@@ -93,9 +97,12 @@ void Emitter::emit_shift(std::uint32_t i) {
         int d = result_register(i);
         auto x = as_.reg(t, d), y = as_.reg(t, a), z = as_.reg(t, c);
         auto const &x32 = static_cast<Xbyak::Reg32e const&>(x), &z32 = static_cast<Xbyak::Reg32e const&>(z);
-        if (n.op == Opcode::shl) as_.shlx(x32, y, z32);
-        else if (n.op == Opcode::shr) as_.shrx(x32, y, z32);
-        else as_.sarx(x32, y, z32);
+        if (n.op == Opcode::shl)
+            as_.shlx(x32, y, z32);
+        else if (n.op == Opcode::shr)
+            as_.shrx(x32, y, z32);
+        else
+            as_.sarx(x32, y, z32);
         return finish_result(i, d);
     }
     if (through_carry || (!simple && wanted)) {
@@ -142,8 +149,10 @@ void Emitter::emit_double_shift(std::uint32_t i) {
         return finish_result(i, d);
     }
     auto x = as_.reg(t, d), y = as_.reg(t, b);
-    if (n.op == Opcode::shld) as_.shld(x, y, std::uint8_t(count));
-    else as_.shrd(x, y, std::uint8_t(count));
+    if (n.op == Opcode::shld)
+        as_.shld(x, y, std::uint8_t(count));
+    else
+        as_.shrd(x, y, std::uint8_t(count));
     finish_result(i, d);
     define_flags(i);
 }
@@ -172,8 +181,8 @@ void Emitter::emit_mul(std::uint32_t i) {
     define_flags(i);
 }
 
-// Whether both results of instruction i go straight to the pinned rax and rdx, with nothing between to see it. Marks the
-// puts as done.
+// Whether both results of instruction i go straight to the pinned rax and rdx, with nothing between to see it. Marks
+// the puts as done.
 bool Emitter::pair_puts(std::uint32_t i, std::uint32_t& high) {
     std::uint32_t const n = std::uint32_t(block_.insts.size());
     high = i + 1 < n && inst(i + 1).op == Opcode::high && inst(i + 1).a == i ? i + 1 : no_index;
@@ -188,9 +197,12 @@ bool Emitter::pair_puts(std::uint32_t i, std::uint32_t& high) {
         } else if (m.op == Opcode::put && m.type == Type::i64 && plan_.values[k].pin >= 0) {
             Pins::Pin const& pin = pins_.pin[unsigned(plan_.values[k].pin)];
             if (m.imm != pin.offset) return false;
-            if (root(m.a) == i && pin.host == host::rax && put_low == no_index) put_low = k;
-            else if ((m.a == high || m.a == widened) && pin.host == host::rdx && put_high == no_index) put_high = k;
-            else return false;
+            if (root(m.a) == i && pin.host == host::rax && put_low == no_index)
+                put_low = k;
+            else if ((m.a == high || m.a == widened) && pin.host == host::rdx && put_high == no_index)
+                put_high = k;
+            else
+                return false;
         } else {
             return false;
         }
@@ -217,13 +229,17 @@ void Emitter::take_pair(std::uint32_t i, int keep_rax, int keep_rdx) {
     as_.mov(rax, as_.r64(keep_rax));
     as_.mov(rdx, as_.r64(keep_rdx));
     if (plan_.values[i].uses) {
-        if (inst(i).type == Type::i64) as_.mov(as_.r64(keep_rax), frame_at(Type::i64, frame::keep0));
-        else as_.mov(as_.r32(keep_rax), frame_at(Type::i32, frame::keep0));
+        if (inst(i).type == Type::i64)
+            as_.mov(as_.r64(keep_rax), frame_at(Type::i64, frame::keep0));
+        else
+            as_.mov(as_.r32(keep_rax), frame_at(Type::i32, frame::keep0));
         finish_result(i, keep_rax);
     }
     if (high == no_index || plan_.values[high].uses == 0) return;
-    if (inst(i).type == Type::i8) as_.movzx(as_.r32(keep_rdx), frame_at(Type::i8, frame::keep0 + 1));
-    else as_.mov(as_.r64(keep_rdx), frame_at(Type::i64, frame::buffer));
+    if (inst(i).type == Type::i8)
+        as_.movzx(as_.r32(keep_rdx), frame_at(Type::i8, frame::keep0 + 1));
+    else
+        as_.mov(as_.r64(keep_rdx), frame_at(Type::i64, frame::buffer));
     values_[high] = {.place = Place::scratch, .reg = std::int8_t(keep_rdx)};
     owner(keep_rdx) = ValueId(high);
 }
@@ -245,11 +261,15 @@ void Emitter::emit_wide_multiply(std::uint32_t i) {
     if (b == host::rax) b = host::r14;
     if (!is_in(va, host::rax)) move_to(host::rax, va, n.type);
     auto multiply = [&](Xbyak::Operand const& by) {
-        if (n.op == Opcode::umul2) as_.mul(by);
-        else as_.imul(by);
+        if (n.op == Opcode::umul2)
+            as_.mul(by);
+        else
+            as_.imul(by);
     };
-    if (memory) multiply(memory_of(vb, n.type));
-    else multiply(as_.reg(n.type, b));
+    if (memory)
+        multiply(memory_of(vb, n.type));
+    else
+        multiply(as_.reg(n.type, b));
     take_pair(i, host::r14, host::r15);
     define_flags(i);
 }
@@ -271,11 +291,14 @@ void Emitter::emit_divide(std::uint32_t i) {
     // Operands that lie in rax or rdx are read from their copies.
     auto fetch = [&](int to, ValueId v) {
         Value const& x = val(v);
-        bool in_pair = (x.place == Place::pinned || x.place == Place::high) && (x.reg == host::rax || x.reg == host::rdx);
+        bool in_pair =
+            (x.place == Place::pinned || x.place == Place::high) && (x.reg == host::rax || x.reg == host::rdx);
         if (!in_pair) return move_to(to, v, t);
         int copy = x.reg == host::rax ? host::r14 : host::r15;
-        if (x.place == Place::high) as_.rorx(as_.r64(to), as_.r64(copy), 8);
-        else if (to != x.reg) as_.mov(as_.r64(to), as_.r64(copy));
+        if (x.place == Place::high)
+            as_.rorx(as_.r64(to), as_.r64(copy), 8);
+        else if (to != x.reg)
+            as_.mov(as_.r64(to), as_.r64(copy));
     };
     fetch(host::rax, n.b);
     fetch(host::rdx, n.a);
@@ -310,7 +333,8 @@ void Emitter::emit_divide(std::uint32_t i) {
         as_.mov(r15, frame_at(Type::i64, frame::keep1));
         as_.mov(rax, frame_at(Type::i64, frame::buffer));
         as_.mov(rdx, frame_at(Type::i64, frame::buffer + 8));
-        if (t == Type::i8) as_.mov(frame_at(Type::i8, frame::buffer + 1), dl), as_.mov(rax, frame_at(Type::i64, frame::buffer));
+        if (t == Type::i8)
+            as_.mov(frame_at(Type::i8, frame::buffer + 1), dl), as_.mov(rax, frame_at(Type::i64, frame::buffer));
         as_.bind(as_.jump_if(Cond::ne), back);
         as_.mov(rax, r14);
         as_.mov(rdx, r15);
@@ -327,8 +351,10 @@ void Emitter::emit_scan(std::uint32_t i) {
     int a = reg_of(n.a);
     int d = result_register(i, {a});
     if (!(in_register(n.b) && val(n.b).reg == d && n.type != Type::i32)) move_to(d, n.b, n.type);
-    if (n.op == Opcode::bsf) as_.bsf(as_.reg(n.type, d), as_.reg(n.type, a));
-    else as_.bsr(as_.reg(n.type, d), as_.reg(n.type, a));
+    if (n.op == Opcode::bsf)
+        as_.bsf(as_.reg(n.type, d), as_.reg(n.type, a));
+    else
+        as_.bsr(as_.reg(n.type, d), as_.reg(n.type, a));
     finish_result(i, d);
     define_flags(i);
 }
@@ -340,9 +366,12 @@ void Emitter::emit_count(std::uint32_t i) {
     int a = reg_of(n.a);
     int d = result_register(i);
     auto x = as_.reg(n.type, d), y = as_.reg(n.type, a);
-    if (n.op == Opcode::tzcnt) as_.tzcnt(x, y);
-    else if (n.op == Opcode::lzcnt) as_.lzcnt(x, y);
-    else as_.popcnt(x, y);
+    if (n.op == Opcode::tzcnt)
+        as_.tzcnt(x, y);
+    else if (n.op == Opcode::lzcnt)
+        as_.lzcnt(x, y);
+    else
+        as_.popcnt(x, y);
     finish_result(i, d);
     define_flags(i);
 }
@@ -350,8 +379,10 @@ void Emitter::emit_count(std::uint32_t i) {
 void Emitter::emit_bit_test(std::uint32_t i) {
     Inst const& n = inst(i);
     VMM_ASSERT(n.type != Type::i8);
-    if (flags_wanted(i)) need_rflags();
-    else clobber_flags();
+    if (flags_wanted(i))
+        need_rflags();
+    else
+        clobber_flags();
     std::int64_t imm = 0;
     bool immediate = val(n.b).place == Place::immediate;
     if (immediate) imm = val(n.b).imm & (bits_of(n.type) - 1);
@@ -372,8 +403,10 @@ void Emitter::emit_bit_test(std::uint32_t i) {
         default: return as_.btc(x, by);
         }
     };
-    if (immediate) go(std::uint8_t(imm));
-    else go(as_.reg(n.type, b));
+    if (immediate)
+        go(std::uint8_t(imm));
+    else
+        go(as_.reg(n.type, b));
     if (n.op != Opcode::bt) finish_result(i, d);
     define_flags(i);
 }

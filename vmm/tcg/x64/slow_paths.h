@@ -26,8 +26,8 @@ bool vmm_x64_rmw_pointer(EngineContext& e, std::uint64_t va, std::uint32_t size,
 // Any rmw_* or cmpxchg without a host pointer. buffer[0], [1]: operands b, c; carry. buffer[3] := old value, image.
 bool vmm_x64_rmw(EngineContext& e, std::uint64_t va, std::uint32_t request, SlowFrame& f);
 bool vmm_x64_alignment_fault(EngineContext& e, std::uint64_t va, std::uint32_t, SlowFrame& f);
-// buffer[0] = high, [1] = low, [2] = divisor; request: log2 of the width in bytes | 4 for signed. buffer[0] := quotient,
-// [1] := remainder, or the divide fault.
+// buffer[0] = high, [1] = low, [2] = divisor; request: log2 of the width in bytes | 4 for signed. buffer[0] :=
+// quotient, [1] := remainder, or the divide fault.
 bool vmm_x64_divide(EngineContext& e, std::uint64_t, std::uint32_t request, SlowFrame& f);
 }
 

@@ -13,7 +13,8 @@ namespace vmm::tcg::x64 {
 // What leaving translated code tells run(): returned in rax, rdx.
 struct Leave {
     std::uint64_t kind; // a RunEnd
-    std::uint64_t value; // next, exit_request: the LinkSite, or (indirect) null; fault: the instruction's in-page offset
+    std::uint64_t
+        value; // next, exit_request: the LinkSite, or (indirect) null; fault: the instruction's in-page offset
 };
 
 // Calling convention inside generated code: rbp = context; pinned guest registers in their places; r11, r14, r15 are
@@ -32,7 +33,8 @@ public:
     using Enter = Leave (*)(EngineContext*, void const* code);
     std::uint8_t const* enter = nullptr;
     // r15 = value of Leave; pinned registers are stored.
-    std::uint8_t const *leave_next = nullptr, *leave_dispatch = nullptr, *leave_fault = nullptr, *leave_exit_request = nullptr;
+    std::uint8_t const *leave_next = nullptr, *leave_dispatch = nullptr, *leave_fault = nullptr,
+                       *leave_exit_request = nullptr;
     // Sets *pc = r14 & mask first.
     std::uint8_t const *leave_indirect = nullptr, *leave_indirect_exit = nullptr;
     // RFLAGS := the context's condition codes. Keeps all registers.

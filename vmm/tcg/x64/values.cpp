@@ -132,12 +132,16 @@ void Emitter::move_to(int r, ValueId v, Type t) {
     case Place::high: as_.rorx(as_.r64(r), as_.r64(x.reg), 8); return;
     case Place::slot:
     case Place::frame: {
-        // A wider read than the value's own type would see its neighbours: harmless in a frame slot, not in the context.
+        // A wider read than the value's own type would see its neighbours: harmless in a frame slot, not in the
+        // context.
         Type own = inst(root(v)).type;
         if (own < t && x.place == Place::slot) t = own;
-        if (t == Type::i64) as_.mov(as_.r64(r), memory_of(v, t));
-        else if (t == Type::i32) as_.mov(as_.r32(r), memory_of(v, t));
-        else as_.movzx(as_.r32(r), memory_of(v, t));
+        if (t == Type::i64)
+            as_.mov(as_.r64(r), memory_of(v, t));
+        else if (t == Type::i32)
+            as_.mov(as_.r32(r), memory_of(v, t));
+        else
+            as_.movzx(as_.r32(r), memory_of(v, t));
         return;
     }
     case Place::address: return load_address(r, operands_of(v));

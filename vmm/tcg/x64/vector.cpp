@@ -68,7 +68,8 @@ int Emitter::xmm_of(ValueId id) {
     if (t <= Type::i64) { // an integer as the low element
         int x = take_xmm();
         if (in_memory(id) && t >= Type::i32) {
-            as_.vector_load(size_of(t), x, as_.in_memory(val(id).place == Place::slot ? host::rbp : host::rsp, val(id).disp));
+            as_.vector_load(size_of(t), x,
+                            as_.in_memory(val(id).place == Place::slot ? host::rbp : host::rsp, val(id).disp));
         } else {
             as_.vex(VecPrefix::p66, VecMap::m0f, 0x6e, t == Type::i64, false, x, 0, as_.in_register(reg_of(id)));
         }
@@ -296,7 +297,8 @@ void Emitter::emit_gpr_to_vec(std::uint32_t i) {
     Assembler::Rm rm;
     if (in_memory(n.b) && size_of(inst(root(n.b)).type) >= info.memory)
         rm = as_.in_memory(val(n.b).place == Place::slot ? host::rbp : host::rsp, val(n.b).disp);
-    else rm = as_.in_register(reg_of(n.b));
+    else
+        rm = as_.in_register(reg_of(n.b));
     int d = take_xmm();
     as_.vex(info.prefix, info.map, info.opcode, info.w, false, d, a, rm);
     if (info.immediate) as_.db(std::uint8_t(n.imm));

@@ -1,7 +1,6 @@
 // The code generator against the interpreter: random IR programs, every visible result.
 #include "ir_machine.h"
 #include "random_ir.h"
-
 #include "vmm/tcg/interp/interpreter.h"
 #include "vmm/tcg/ir/passes.h"
 #include "vmm/tcg/ir/text.h"
@@ -42,7 +41,8 @@ void fill(IrMachine& m, std::uint64_t seed) {
 struct Outcome {
     std::string end, state;
 };
-Outcome execute(IrMachine::MakeBackend const& make, RandomProgram const& program, std::uint64_t seed, unsigned registers, std::string* code = nullptr) {
+Outcome execute(IrMachine::MakeBackend const& make, RandomProgram const& program, std::uint64_t seed,
+                unsigned registers, std::string* code = nullptr) {
     IrMachine m(make, registers);
     fill(m, seed);
     Outcome o;
@@ -50,7 +50,9 @@ Outcome execute(IrMachine::MakeBackend const& make, RandomProgram const& program
     o.state = m.dump();
     if (code)
         for (auto& [offset, translation] : m.translations)
-            if (translation) *code += fmt::format("block {:#x}\n", offset) + static_cast<x64::X64Backend&>(*m.backend).disassemble(*translation);
+            if (translation)
+                *code += fmt::format("block {:#x}\n", offset) +
+                         static_cast<x64::X64Backend&>(*m.backend).disassemble(*translation);
     return o;
 }
 
@@ -59,14 +61,16 @@ std::string differences(std::string const& a, std::string const& b) {
     std::size_t x = 0, y = 0;
     while (x < a.size() && y < b.size()) {
         std::size_t ex = a.find('\n', x), ey = b.find('\n', y);
-        if (a.substr(x, ex - x) != b.substr(y, ey - y)) out += "  interp " + a.substr(x, ex - x) + "\n  jit    " + b.substr(y, ey - y) + "\n";
+        if (a.substr(x, ex - x) != b.substr(y, ey - y))
+            out += "  interp " + a.substr(x, ex - x) + "\n  jit    " + b.substr(y, ey - y) + "\n";
         x = ex + 1, y = ey + 1;
     }
     return out;
 }
 
 // Runs `count` seeds; VMM_TEST_SEED=n runs that one alone and prints its code.
-void compare(RandomOptions const& options, unsigned first, unsigned count, unsigned registers, bool optimized, x64::Options jit_options = {.cache_bytes = 4u << 20}) {
+void compare(RandomOptions const& options, unsigned first, unsigned count, unsigned registers, bool optimized,
+             x64::Options jit_options = {.cache_bytes = 4u << 20}) {
     char const* only = std::getenv("VMM_TEST_SEED");
     for (unsigned n = 0; n < (only ? 1 : count); ++n) {
         std::uint64_t seed = only ? std::strtoull(only, nullptr, 0) : first + n;
@@ -84,7 +88,8 @@ void compare(RandomOptions const& options, unsigned first, unsigned count, unsig
         Outcome got = execute(jit(jit_options), program, seed, registers, only ? &code : nullptr);
         if (only || expected.end != got.end || expected.state != got.state) {
             std::string text;
-            for (auto& [offset, block] : program.blocks) text += fmt::format("block {:#x}\n{}", offset, ir::to_text(block));
+            for (auto& [offset, block] : program.blocks)
+                text += fmt::format("block {:#x}\n{}", offset, ir::to_text(block));
             EXPECT_TRUE(expected.end == got.end && expected.state == got.state)
                 << "seed " << seed << "\ninterp: " << expected.end << "\njit: " << got.end << "\n"
                 << differences(expected.state, got.state) << text << code;
@@ -104,7 +109,9 @@ TEST(X64Backend, random_programs_with_vectors_give_what_the_interpreter_gives) {
     compare({}, 200000, 20000, 16, false);
 }
 TEST(X64Backend, optimised_programs_give_what_the_interpreter_gives) { compare({}, 300000, 10000, 16, true); }
-TEST(X64Backend, without_pinned_registers_programs_give_what_the_interpreter_gives) { compare({}, 400000, 5000, 0, false); }
+TEST(X64Backend, without_pinned_registers_programs_give_what_the_interpreter_gives) {
+    compare({}, 400000, 5000, 0, false);
+}
 TEST(X64Backend, long_blocks_give_what_the_interpreter_gives) {
     compare({.max_instructions = 60, .max_blocks = 2}, 500000, 3000, 16, true);
 }

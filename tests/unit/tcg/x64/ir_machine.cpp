@@ -40,7 +40,9 @@ GuestInfo::Helper helper(std::uint16_t id) {
     }
 }
 
-bool load(EngineContext& e, std::uint64_t va, unsigned size, void* to) { return of(e).machine->access(va, size, to, false); }
+bool load(EngineContext& e, std::uint64_t va, unsigned size, void* to) {
+    return of(e).machine->access(va, size, to, false);
+}
 bool store(EngineContext& e, std::uint64_t va, unsigned size, void const* from) {
     return of(e).machine->access(va, size, const_cast<void*>(from), true);
 }
@@ -64,8 +66,10 @@ bool IrMachine::access(std::uint64_t va, unsigned size, void* data, bool write) 
     for (unsigned i = 0; i < size; ++i) {
         std::uint8_t* at = page(va + i);
         std::uint8_t& byte = static_cast<std::uint8_t*>(data)[i];
-        if (write) *at = byte;
-        else byte = *at;
+        if (write)
+            *at = byte;
+        else
+            byte = *at;
     }
     if (fill_tlb && va < device_page && va >> 12 == (va + size - 1) >> 12) {
         TlbEntry entry{va & ~0xfffull, reinterpret_cast<std::uint64_t>(memory.data()) - ram_base};
@@ -114,9 +118,10 @@ std::string IrMachine::dump() const {
     std::string text;
     for (unsigned i = 0; i < 16; ++i) text += fmt::format("r{}={:x}\n", i, state.gpr[i]);
     for (unsigned i = 0; i < 16; ++i)
-        text += fmt::format("v{}={:x} {:x} {:x} {:x}\n", i, state.vec[i][0], state.vec[i][1], state.vec[i][2], state.vec[i][3]);
-    text += fmt::format("flags={:x} mxcsr={:x} fuel={} fault={} {:x}\n", cc_image(state.engine), state.mxcsr, state.fuel,
-                        state.engine.fault_pending, state.fault_address);
+        text += fmt::format("v{}={:x} {:x} {:x} {:x}\n", i, state.vec[i][0], state.vec[i][1], state.vec[i][2],
+                            state.vec[i][3]);
+    text += fmt::format("flags={:x} mxcsr={:x} fuel={} fault={} {:x}\n", cc_image(state.engine), state.mxcsr,
+                        state.fuel, state.engine.fault_pending, state.fault_address);
     std::uint64_t hash = 14695981039346656037ull;
     for (std::uint8_t b : memory) hash = (hash ^ b) * 1099511628211ull;
     return text + fmt::format("memory={:x}\n", hash);

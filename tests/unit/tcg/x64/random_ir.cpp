@@ -1,7 +1,6 @@
 #include "random_ir.h"
 
 #include "ir_machine.h"
-
 #include "vmm/tcg/ir/op_info.h"
 #include "vmm/tcg/ir/vec_ops.h"
 
@@ -69,7 +68,8 @@ private:
     void mask_flags(std::uint64_t keep) {
         if (keep == all_flags) return;
         ValueId image = b->emit({.op = Opcode::get_flags, .type = Type::i64});
-        b->emit({.op = Opcode::put_flags, .a = b->binary(Opcode::and_, Type::i64, image, b->constant(Type::i64, std::int64_t(keep)))});
+        b->emit({.op = Opcode::put_flags,
+                 .a = b->binary(Opcode::and_, Type::i64, image, b->constant(Type::i64, std::int64_t(keep)))});
     }
     ValueId address() {
         std::uint64_t at = ram_base + (chance(12) ? 4096 * pick(8) + 4096 - pick(20) : random_() % (4096 * ram_pages));
@@ -77,24 +77,29 @@ private:
         switch (pick(4)) {
         case 0: return base;
         case 1: { // a register brought into range
-            ValueId r = b->binary(Opcode::and_, Type::i64, b->get(Type::i64, gpr_slot(reg())), b->constant(Type::i64, 0x1ff8));
+            ValueId r =
+                b->binary(Opcode::and_, Type::i64, b->get(Type::i64, gpr_slot(reg())), b->constant(Type::i64, 0x1ff8));
             return b->lea(Type::i64, r, none, 0, std::int64_t(ram_base + pick(64)));
         }
         case 2: {
-            ValueId r = b->binary(Opcode::and_, Type::i64, b->get(Type::i64, gpr_slot(reg())), b->constant(Type::i64, 0xff));
+            ValueId r =
+                b->binary(Opcode::and_, Type::i64, b->get(Type::i64, gpr_slot(reg())), b->constant(Type::i64, 0xff));
             return b->lea(Type::i64, base, r, pick(4), std::int64_t(pick(256)) - 128);
         }
         default: {
-            ValueId r = b->binary(Opcode::and_, Type::i32, b->get(Type::i32, gpr_slot(reg())), b->constant(Type::i32, 0x1fff));
+            ValueId r =
+                b->binary(Opcode::and_, Type::i32, b->get(Type::i32, gpr_slot(reg())), b->constant(Type::i32, 0x1fff));
             return b->zext(Type::i64, b->lea(Type::i32, r, none, 0, std::int64_t(ram_base)));
         }
         }
     }
 
     void integer_operation() {
-        static constexpr Opcode binary[] = {Opcode::add, Opcode::sub, Opcode::and_, Opcode::or_, Opcode::xor_, Opcode::adc, Opcode::sbb};
+        static constexpr Opcode binary[] = {Opcode::add,  Opcode::sub, Opcode::and_, Opcode::or_,
+                                            Opcode::xor_, Opcode::adc, Opcode::sbb};
         static constexpr Opcode unary[] = {Opcode::inc, Opcode::dec, Opcode::neg, Opcode::not_};
-        static constexpr Opcode shifts[] = {Opcode::shl, Opcode::shr, Opcode::sar, Opcode::rol, Opcode::ror, Opcode::rcl, Opcode::rcr};
+        static constexpr Opcode shifts[] = {Opcode::shl, Opcode::shr, Opcode::sar, Opcode::rol,
+                                            Opcode::ror, Opcode::rcl, Opcode::rcr};
         bool flags = !chance(4);
         switch (pick(16)) {
         case 0:
@@ -118,7 +123,12 @@ private:
             Type t = wide_type();
             ValueId x = value(t), y = value(t), count = chance(2) ? b->constant(Type::i8, pick(32)) : value(Type::i8);
             if (t == Type::i16) count = b->binary(Opcode::and_, Type::i8, count, b->constant(Type::i8, 15));
-            ValueId v = b->emit({.op = chance(2) ? Opcode::shld : Opcode::shrd, .type = t, .sets_flags = flags, .a = x, .b = y, .c = count});
+            ValueId v = b->emit({.op = chance(2) ? Opcode::shld : Opcode::shrd,
+                                 .type = t,
+                                 .sets_flags = flags,
+                                 .a = x,
+                                 .b = y,
+                                 .c = count});
             put(v);
             if (flags) mask_flags(all_flags & ~(af | of));
             return;
@@ -133,7 +143,8 @@ private:
         case 11: {
             Type t = chance(2) ? Type::i64 : Type::i32;
             ValueId x = value(t), y = chance(2) ? none : value(t);
-            return put(b->lea(t, x, y, y == none ? 0 : pick(4), chance(8) ? std::int64_t(interesting(random_)) : std::int64_t(pick(4096)) - 2048));
+            return put(b->lea(t, x, y, y == none ? 0 : pick(4),
+                              chance(8) ? std::int64_t(interesting(random_)) : std::int64_t(pick(4096)) - 2048));
         }
         case 12: return put(b->setcc(Cond(pick(16))));
         case 13: {
@@ -222,8 +233,10 @@ private:
             static constexpr Opcode ops[] = {Opcode::bt, Opcode::bts, Opcode::btr, Opcode::btc};
             Opcode op = ops[pick(4)];
             ValueId x = value(t), y = value(t);
-            if (op == Opcode::bt) b->emit({.op = op, .type = t, .sets_flags = true, .a = x, .b = y});
-            else put(b->binary(op, t, x, y, flags));
+            if (op == Opcode::bt)
+                b->emit({.op = op, .type = t, .sets_flags = true, .a = x, .b = y});
+            else
+                put(b->binary(op, t, x, y, flags));
             return;
         }
         default: break;
@@ -277,16 +290,28 @@ private:
     void read_modify_write(Type t) {
         if (chance(4)) {
             ValueId expected = chance(2) ? b->get(t, gpr_slot(0)) : value(t), desired = value(t), at = address();
-            ValueId old = b->emit({.op = Opcode::cmpxchg, .type = t, .sets_flags = true, .memory = mem_lock, .a = at, .b = expected, .c = desired});
+            ValueId old = b->emit({.op = Opcode::cmpxchg,
+                                   .type = t,
+                                   .sets_flags = true,
+                                   .memory = mem_lock,
+                                   .a = at,
+                                   .b = expected,
+                                   .c = desired});
             put(old);
             return;
         }
-        Opcode op = Opcode(unsigned(Opcode::rmw_add) + pick(unsigned(Opcode::rmw_xchg) - unsigned(Opcode::rmw_add) + 1));
+        Opcode op =
+            Opcode(unsigned(Opcode::rmw_add) + pick(unsigned(Opcode::rmw_xchg) - unsigned(Opcode::rmw_add) + 1));
         bool needs = info(op).args.size() == 2;
         ValueId v = needs ? value(t) : none, at = address();
         bool flags = info(op).may_set_flags && !chance(4);
         bool carry = op == Opcode::rmw_adc || op == Opcode::rmw_sbb;
-        ValueId old = b->emit({.op = op, .type = t, .sets_flags = flags || carry, .memory = std::uint8_t(chance(2) ? mem_lock : 0), .a = at, .b = v});
+        ValueId old = b->emit({.op = op,
+                               .type = t,
+                               .sets_flags = flags || carry,
+                               .memory = std::uint8_t(chance(2) ? mem_lock : 0),
+                               .a = at,
+                               .b = v});
         if (chance(2)) put(old);
     }
 
@@ -315,13 +340,22 @@ private:
         Type t = Type::v128;
         bool scalar = n.memory == 4 || n.memory == 8;
         if (n.encodings != VecEncodings::sse && !scalar && n.form != VecForm::store_form && !n.wide_source &&
-            n.feature != VecFeature::aes && n.feature != VecFeature::pclmul && op != VecOp::phminposuw && op != VecOp::dppd &&
-            op != VecOp::cvtpd2ps && op != VecOp::cvtpd2dq && op != VecOp::cvttpd2dq && op != VecOp::movhlps && chance(3))
+            n.feature != VecFeature::aes && n.feature != VecFeature::pclmul && op != VecOp::phminposuw &&
+            op != VecOp::dppd && op != VecOp::cvtpd2ps && op != VecOp::cvtpd2dq && op != VecOp::cvttpd2dq &&
+            op != VecOp::movhlps && chance(3))
             t = Type::v256;
-        if (op == VecOp::vperm2f128 || op == VecOp::vpermd || op == VecOp::vpermq || op == VecOp::vbroadcastsd) t = Type::v256;
+        if (op == VecOp::vperm2f128 || op == VecOp::vpermd || op == VecOp::vpermq || op == VecOp::vbroadcastsd)
+            t = Type::v256;
         Type source = n.wide_source ? Type::v256 : t;
         auto make = [&](Opcode o, Type result, ValueId x, ValueId y, ValueId z, bool flags = false) {
-            return b->emit({.op = o, .type = result, .sets_flags = flags, .vec_op = std::uint16_t(op), .a = x, .b = y, .c = z, .imm = imm});
+            return b->emit({.op = o,
+                            .type = result,
+                            .sets_flags = flags,
+                            .vec_op = std::uint16_t(op),
+                            .a = x,
+                            .b = y,
+                            .c = z,
+                            .imm = imm});
         };
         switch (n.form) {
         case VecForm::unary:
@@ -332,7 +366,9 @@ private:
         case VecForm::mask:
         case VecForm::fused: return put_vector(make(Opcode::vec, t, vector(t), vector(t), vector(t)));
         case VecForm::to_gpr:
-        case VecForm::to_gpr_rm: return put(make(Opcode::vec_to_gpr, chance(2) || n.w ? Type::i64 : Type::i32, vector(source == Type::v256 && n.wide_source ? source : Type::v128), none, none));
+        case VecForm::to_gpr_rm:
+            return put(make(Opcode::vec_to_gpr, chance(2) || n.w ? Type::i64 : Type::i32,
+                            vector(source == Type::v256 && n.wide_source ? source : Type::v128), none, none));
         case VecForm::from_gpr: {
             bool fresh = op == VecOp::movd_from_gpr || op == VecOp::movq_from_gpr;
             ValueId x = fresh ? none : vector(Type::v128);
@@ -368,10 +404,14 @@ private:
         unsigned count = 1 + pick(options_.max_instructions);
         for (unsigned k = 0; k < count; ++k) {
             b->emit({.op = Opcode::insn_start, .aux = 2, .imm = block.start + std::int64_t(k)});
-            if (options_.memory && chance(4)) memory_operation();
-            else if (options_.vectors && chance(4)) vector_operation();
-            else if (options_.calls && chance(24)) call();
-            else integer_operation();
+            if (options_.memory && chance(4))
+                memory_operation();
+            else if (options_.vectors && chance(4))
+                vector_operation();
+            else if (options_.calls && chance(24))
+                call();
+            else
+                integer_operation();
         }
         block.guest_insns = std::uint16_t(count);
         block.guest_bytes = std::uint16_t(count);
@@ -385,10 +425,14 @@ private:
             ValueId fuel = b->lea(Type::i64, b->get(Type::i64, fuel_slot), none, 0, -1);
             b->put(Type::i64, fuel_slot, fuel);
             if (chance(2)) {
-                block.terminal = BranchNonZero{.value = fuel, .type = Type::i64, .taken = std::int32_t(pick(index + 1) * 64), .not_taken = std::int32_t(blocks * 64)};
+                block.terminal = BranchNonZero{.value = fuel,
+                                               .type = Type::i64,
+                                               .taken = std::int32_t(pick(index + 1) * 64),
+                                               .not_taken = std::int32_t(blocks * 64)};
             } else {
                 b->binary(Opcode::sub, Type::i64, fuel, b->constant(Type::i64, 0), true);
-                block.terminal = Branch{.cc = Cond::g, .taken = std::int32_t(pick(index + 1) * 64), .not_taken = std::int32_t(blocks * 64)};
+                block.terminal = Branch{
+                    .cc = Cond::g, .taken = std::int32_t(pick(index + 1) * 64), .not_taken = std::int32_t(blocks * 64)};
             }
             return;
         }
@@ -418,6 +462,8 @@ private:
 
 } // namespace
 
-RandomProgram random_program(std::mt19937_64& random, RandomOptions const& options) { return Maker(random, options).make(); }
+RandomProgram random_program(std::mt19937_64& random, RandomOptions const& options) {
+    return Maker(random, options).make();
+}
 
 } // namespace vmm::tcg::test

@@ -61,6 +61,7 @@ void Mmu::clear_tables(Tables& t) {
     t.bank.write.fill({});
     for (FetchEntry& e : t.fetch) e.tag = invalid_tag;
     t.used = t.has_global = false;
+    ++c_.engine.fetch_epoch;
 }
 
 void Mmu::clear_space(Space& s) {
@@ -72,6 +73,7 @@ void Mmu::clear_space(Space& s) {
 
 void Mmu::clear_non_global(Space& s) {
     s.pdes.clear();
+    ++c_.engine.fetch_epoch;
     for (Tables& t : s.views) {
         if (!t.used) continue;
         if (!t.has_global) {
@@ -89,6 +91,7 @@ void Mmu::clear_non_global(Space& s) {
 
 // `globals`: global entries go too.
 void Mmu::invalidate(Space& s, std::uint64_t va, bool globals) {
+    ++c_.engine.fetch_epoch;
     unsigned half = va >> 63;
     bool near_large = va >= s.large_first[half] && va <= s.large_last[half];
     auto drop = [&](std::uint64_t& tag, EntryInfo info) {
@@ -115,6 +118,7 @@ void Mmu::select_view() {
     else
         view_ = (s.cr4 & cr4::smap) && !(s.rflags & flag::ac) ? View::kernel_smap : View::kernel;
     bool check_alignment = view_ == View::user && (s.cr0 & cr0::am) && (s.rflags & flag::ac);
+    if (check_alignment) ++c_.engine.fetch_epoch; // all address spaces share that bank
     c_.engine.bank = check_alignment ? &empty_bank_ : &current_->views[unsigned(view_)].bank;
 }
 

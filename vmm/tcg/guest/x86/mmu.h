@@ -119,10 +119,10 @@ private:
     std::uint64_t wrap(std::uint64_t va, View view) const;
     bool canonical(std::uint64_t va) const;
     Space& space_for(std::uint64_t pcid);
-    static void clear_tables(Tables& t);
-    static void clear_space(Space& s);
-    static void clear_non_global(Space& s);
-    static void invalidate(Space& s, std::uint64_t va, bool globals);
+    void clear_tables(Tables& t);
+    void clear_space(Space& s);
+    void clear_non_global(Space& s);
+    void invalidate(Space& s, std::uint64_t va, bool globals);
     void answer_flush_request();
 
     std::optional<Translation> translate(std::uint64_t va, Access access, View view);
