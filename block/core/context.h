@@ -13,6 +13,9 @@ class WorkerPool;
 class IoEngine;
 class FormatTable;
 class SecretStore;
+namespace nbd {
+class TlsStore;
+}
 
 // References to the program's services; whoever makes it (main, a test) owns them all and keeps them alive longer than
 // any image. Handed by reference; every task runs on `loop`'s thread.
@@ -25,6 +28,8 @@ struct BlockContext {
     SecretStore const* secrets = nullptr;
     // Shared io_uring for this loop; null: io_uring is not to be used and every file gets the thread pool.
     IoEngine* uring = nullptr;
+    // The credentials of `--object tls-creds-*`; null: none were given.
+    nbd::TlsStore const* tls = nullptr;
 };
 
 } // namespace vmm::block

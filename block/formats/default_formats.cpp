@@ -12,6 +12,7 @@
 #include "block/formats/vmdk/vmdk.h"
 #include "block/formats/vpc/vpc.h"
 #include "block/io/file_protocol.h"
+#include "block/nbd/nbd_client.h"
 
 namespace vmm::block {
 
@@ -31,6 +32,7 @@ FormatTable default_formats() {
     table.add(host_cdrom_protocol());
     table.add(null_co_protocol());
     table.add(blkdebug_protocol());
+    table.add(nbd::nbd_protocol());
     return table;
 }
 
