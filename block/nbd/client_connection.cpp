@@ -177,7 +177,8 @@ Task<Result<void>> ClientConnection::read_chunk() {
     else if (is_error(type))
         CO_TRY(co_await read_error_chunk(*slot, type, length));
     else
-        co_return protocol_error(fmt::format("unexpected reply chunk of type {} and {} bytes", header.type.load(), length));
+        co_return protocol_error(
+            fmt::format("unexpected reply chunk of type {} and {} bytes", header.type.load(), length));
     if (!last) co_return Result<void>{};
     if (slot->result.ok() && read && slot->received != slot->request.length)
         slot->result = Error("the NBD server did not send all of the data", EIO);

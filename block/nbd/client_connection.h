@@ -14,12 +14,13 @@ struct ClientRequest {
     std::uint16_t flags = 0;
     std::uint64_t offset = 0;
     std::uint32_t length = 0;
-    std::span<iovec const> to = {};    // read: `length` bytes
-    std::span<iovec const> from = {};  // write: `length` bytes
+    std::span<iovec const> to = {};         // read: `length` bytes
+    std::span<iovec const> from = {};       // write: `length` bytes
     std::vector<Extent>* extents = nullptr; // block status: of the context chosen in the handshake
 };
 
-// Loop thread only. close() must be called before the last reference outside goes; the reader task holds one until then.
+// Loop thread only. close() must be called before the last reference outside goes; the reader task holds one until
+// then.
 class ClientConnection {
 public:
     // Handshakes over `socket`.

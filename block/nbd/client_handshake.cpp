@@ -13,7 +13,8 @@ Error protocol_error(std::string text) { return Error(std::move(text), EPROTO); 
 
 // A server's words, fit for a terminal.
 std::string printable(std::string text) {
-    std::ranges::replace_if(text, [](unsigned char c) { return c < 32 && c != '\n'; }, '?');
+    std::ranges::replace_if(
+        text, [](unsigned char c) { return c < 32 && c != '\n'; }, '?');
     return text;
 }
 
@@ -22,12 +23,24 @@ Error refused(OptionReply kind, std::string const& text) {
     int code = EINVAL;
     switch (kind) {
     case OptionReply::err_unsup: reason = "Server does not support a needed option"; break;
-    case OptionReply::err_policy: reason = "Denied by server"; code = EACCES; break;
+    case OptionReply::err_policy:
+        reason = "Denied by server";
+        code = EACCES;
+        break;
     case OptionReply::err_invalid: reason = "Server lacks support for an option or its parameters"; break;
     case OptionReply::err_platform: reason = "Server lacks support for an option"; break;
-    case OptionReply::err_tls_reqd: reason = "Server requires TLS; use tls-creds or nbds://"; code = EACCES; break;
-    case OptionReply::err_unknown: reason = "Requested export not available"; code = ENOENT; break;
-    case OptionReply::err_shutdown: reason = "Server shutting down"; code = ESHUTDOWN; break;
+    case OptionReply::err_tls_reqd:
+        reason = "Server requires TLS; use tls-creds or nbds://";
+        code = EACCES;
+        break;
+    case OptionReply::err_unknown:
+        reason = "Requested export not available";
+        code = ENOENT;
+        break;
+    case OptionReply::err_shutdown:
+        reason = "Server shutting down";
+        code = ESHUTDOWN;
+        break;
     case OptionReply::err_block_size_reqd: reason = "Server requires its block size to be used"; break;
     default: reason = fmt::format("Unknown error code {:#x} from the server", std::uint32_t(kind)); break;
     }
@@ -39,9 +52,9 @@ Error refused(OptionReply kind, std::string const& text) {
 
 Task<Result<void>> ClientHandshake::send(Option which, ConstBytes data) {
     std::vector<std::uint8_t> message;
-    append_wire(message, OptionHeader{.magic = option_magic,
-                                      .option = std::uint32_t(which),
-                                      .length = std::uint32_t(data.size())});
+    append_wire(
+        message,
+        OptionHeader{.magic = option_magic, .option = std::uint32_t(which), .length = std::uint32_t(data.size())});
     message.insert(message.end(), data.begin(), data.end());
     IoVector all{ConstBytes(message)};
     Result<void> sent = co_await connection_.stream->write_all(all.const_spans());
@@ -53,8 +66,8 @@ Task<Result<ClientHandshake::Reply>> ClientHandshake::receive(Option which) {
     CO_TRY(co_await connection_.reader.read_struct(header));
     if (header.magic != option_reply_magic) co_return protocol_error("Unexpected option reply magic");
     if (header.option != std::uint32_t(which))
-        co_return protocol_error(fmt::format("Unexpected option type {}, expected {}", header.option.load(),
-                                             std::uint32_t(which)));
+        co_return protocol_error(
+            fmt::format("Unexpected option type {}, expected {}", header.option.load(), std::uint32_t(which)));
     if (header.length > max_option_bytes)
         co_return protocol_error(fmt::format("option reply of {} bytes is too long", header.length.load()));
     Reply reply;
@@ -138,7 +151,8 @@ Result<void> ClientHandshake::take_info(Reply const& reply, ExportInfo& info) co
         std::uint32_t minimum = data->minimum, preferred = data->preferred, maximum = data->maximum;
         bool power = minimum && !(minimum & (minimum - 1)) && preferred && !(preferred & (preferred - 1));
         if (!power || minimum > 65536 || preferred < minimum || maximum < minimum || maximum % minimum)
-            return protocol_error(fmt::format("server sent impossible block sizes {}/{}/{}", minimum, preferred, maximum));
+            return protocol_error(
+                fmt::format("server sent impossible block sizes {}/{}/{}", minimum, preferred, maximum));
         info.minimum_block = minimum;
         info.preferred_block = preferred;
         info.maximum_block = maximum;
@@ -187,7 +201,8 @@ Task<Result<void>> ClientHandshake::choose_by_name(ExportInfo& info) {
 }
 
 Task<Result<ExportInfo>> ClientHandshake::choose() {
-    if (settings_.export_name.size() > max_string_bytes) co_return error("export name '{}' too long", settings_.export_name);
+    if (settings_.export_name.size() > max_string_bytes)
+        co_return error("export name '{}' too long", settings_.export_name);
     CO_TRY(co_await begin());
     ExportInfo info;
     info.name = settings_.export_name;

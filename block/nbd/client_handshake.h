@@ -14,7 +14,7 @@ namespace vmm::block::nbd {
 struct ExportInfo {
     std::string name, description;
     std::uint64_t size_bytes = 0;
-    std::uint16_t flags = 0;                                              // NBD_FLAG_*
+    std::uint16_t flags = 0;                                                 // NBD_FLAG_*
     std::uint32_t minimum_block = 0, preferred_block = 0, maximum_block = 0; // 0: the server did not say
     bool structured_replies = false;
     // Chosen contexts (connecting) or all there are (listing).
@@ -27,7 +27,7 @@ struct ExportInfo {
 
 struct ClientSettings {
     std::string export_name;
-    std::string context = "base:allocation"; // asked for; a server may not have it
+    std::string context = "base:allocation";           // asked for; a server may not have it
     std::shared_ptr<TlsCredentials const> credentials; // not null: TLS or nothing
     std::string tls_hostname;
 };

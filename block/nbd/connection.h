@@ -18,7 +18,7 @@ struct Connection {
         if (socket) socket->shut_down();
     }
 
-    SocketStream* socket; // lies in or under `stream`; null after a failed start_tls
+    SocketStream* socket;               // lies in or under `stream`; null after a failed start_tls
     std::unique_ptr<ByteStream> stream; // null while and after TLS fails to start
     BufferedReader reader;
 };

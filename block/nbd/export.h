@@ -16,8 +16,8 @@ struct ExportSettings {
     std::uint64_t offset = 0;          // where the export begins in the image
     std::optional<std::uint64_t> size; // nullopt: to the image's end
     bool read_only = false;
-    bool multi_conn = false;       // tell clients that several connections see each other's writes
-    bool allocation_depth = false; // offer qemu:allocation-depth
+    bool multi_conn = false;          // tell clients that several connections see each other's writes
+    bool allocation_depth = false;    // offer qemu:allocation-depth
     std::vector<std::string> bitmaps; // offer qemu:dirty-bitmap:NAME; found in the image or below it
 };
 

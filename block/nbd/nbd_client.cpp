@@ -39,8 +39,12 @@ Task<Result<std::unique_ptr<BlockDevice>>> open(BlockContext& context, OpenOptio
     CO_TRY_ASSIGN(settings.credentials, client_credentials(context, where));
     Nanoseconds give_up = host_monotonic() + Nanoseconds(where.open_timeout_seconds) * nanoseconds_per_second;
     for (;;) {
-        NbdDevice::Settings device{where.address, settings, where.reconnect_delay_seconds, options.read_only,
-                                   options.auto_read_only, options.discard == DiscardMode::unmap};
+        NbdDevice::Settings device{where.address,
+                                   settings,
+                                   where.reconnect_delay_seconds,
+                                   options.read_only,
+                                   options.auto_read_only,
+                                   options.discard == DiscardMode::unmap};
         Result<std::unique_ptr<BlockDevice>> opened = co_await NbdDevice::open(context.loop, std::move(device));
         if (opened.ok() || host_monotonic() >= give_up) co_return opened;
         co_await sleep_for(context.loop, nanoseconds_per_second);

@@ -39,8 +39,7 @@ Task<Result<std::shared_ptr<ClientConnection>>> NbdDevice::connected() {
     if (!connection_->lost()) co_return connection_;
     if (settings_.reconnect_delay_seconds == 0) co_return Error("The connection to the NBD server was lost", EIO);
     AsyncLock turn = co_await connecting_.lock();
-    Nanoseconds give_up =
-        host_monotonic() + Nanoseconds(settings_.reconnect_delay_seconds) * nanoseconds_per_second;
+    Nanoseconds give_up = host_monotonic() + Nanoseconds(settings_.reconnect_delay_seconds) * nanoseconds_per_second;
     while (connection_->lost()) {
         Result<std::shared_ptr<ClientConnection>> made = co_await connect();
         if (made.ok()) {

@@ -22,7 +22,8 @@ Result<std::string> percent_decoded(std::string_view text) {
             out += text[i];
             continue;
         }
-        int high = i + 1 < text.size() ? hex_digit(text[i + 1]) : -1, low = i + 2 < text.size() ? hex_digit(text[i + 2]) : -1;
+        int high = i + 1 < text.size() ? hex_digit(text[i + 1]) : -1,
+            low = i + 2 < text.size() ? hex_digit(text[i + 2]) : -1;
         if (high < 0 || low < 0) return error("'%' in '{}' is not followed by two hexadecimal digits", text);
         out += char(high * 16 + low);
         i += 2;
@@ -55,9 +56,10 @@ Result<void> take_parameter(NbdLocation& where, std::string_view name, std::stri
     else if (name == "tls-hostname")
         where.tls_hostname = std::move(value);
     else
-        return error("Unknown parameter '{}' in an NBD URI (socket, tls-psk-file, tls-certificates and tls-hostname are "
-                     "known)",
-                     name);
+        return error(
+            "Unknown parameter '{}' in an NBD URI (socket, tls-psk-file, tls-certificates and tls-hostname are "
+            "known)",
+            name);
     return {};
 }
 
@@ -119,7 +121,8 @@ Result<NbdLocation> parse_nbd_name(std::string_view filename) {
     if (rest.starts_with("unix:")) {
         where.address.path = rest.substr(5);
     } else {
-        if (rest.find(':') == std::string_view::npos) return error("host and port of '{}' should be separated by ':'", filename);
+        if (rest.find(':') == std::string_view::npos)
+            return error("host and port of '{}' should be separated by ':'", filename);
         split_authority(rest, where.address);
     }
     return where;
@@ -159,7 +162,8 @@ Result<NbdLocation> nbd_location(OpenOptions const& options) {
         return error("'reconnect-delay' and 'open-timeout' are at most {} seconds", longest_wait_seconds);
     if (!where.address.path.empty() && !where.address.host.empty())
         return error("path and host may not be used at the same time");
-    if (where.address.path.empty() && where.address.host.empty()) return error("one of path and host must be specified");
+    if (where.address.path.empty() && where.address.host.empty())
+        return error("one of path and host must be specified");
     if (where.address.port.empty()) where.address.port = std::to_string(default_port);
     return where;
 }

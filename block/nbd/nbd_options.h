@@ -10,13 +10,13 @@ namespace vmm::block::nbd {
 struct NbdLocation {
     SocketAddress address;
     std::string export_name;
-    bool tls = false;          // nbds://
-    std::string tls_creds;     // id of credentials
-    std::string tls_hostname;  // what the certificate must name; empty: the host
+    bool tls = false;                                      // nbds://
+    std::string tls_creds;                                 // id of credentials
+    std::string tls_hostname;                              // what the certificate must name; empty: the host
     std::string tls_username, tls_psk_file, tls_directory; // from a URI's tls-* parameters and user
-    std::string bitmap_context; // x-dirty-bitmap: asked for in place of base:allocation
-    std::uint64_t reconnect_delay_seconds = 0; // how long requests wait for a lost server
-    std::uint64_t open_timeout_seconds = 0;    // how long opening waits for a server
+    std::string bitmap_context;                            // x-dirty-bitmap: asked for in place of base:allocation
+    std::uint64_t reconnect_delay_seconds = 0;             // how long requests wait for a lost server
+    std::uint64_t open_timeout_seconds = 0;                // how long opening waits for a server
 };
 
 // True for "nbd:...", "nbd://", "nbds://", "nbd+unix://" and so on.

@@ -41,8 +41,8 @@ void Server::accept_from(int listener) {
     if (errno == EAGAIN || errno == EINTR || errno == ECONNABORTED) return;
     // Out of descriptors or memory: the socket stays readable, so look again later rather than at once.
     watch_listeners(false);
-    retry_accept_ = std::make_unique<Deadline>(loop_, nanoseconds_per_second,
-                                               [this] { watch_listeners(!full() && !stopping_); });
+    retry_accept_ =
+        std::make_unique<Deadline>(loop_, nanoseconds_per_second, [this] { watch_listeners(!full() && !stopping_); });
 }
 
 void Server::accept(UniqueFd connection) {

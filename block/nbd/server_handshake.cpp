@@ -131,7 +131,8 @@ Task<Result<ServerHandshake::Next>> ServerHandshake::export_name(ConstBytes data
     chosen_.target = server_.find(*name);
     if (!chosen_.target) co_return protocol_error(fmt::format("Export '{}' not present", *name));
     std::vector<std::uint8_t> answer;
-    append_wire(answer, ExportNameReply{chosen_.target->size_bytes(), chosen_.target->flags(chosen_.structured_replies)});
+    append_wire(answer,
+                ExportNameReply{chosen_.target->size_bytes(), chosen_.target->flags(chosen_.structured_replies)});
     if (!no_zeroes_) answer.resize(answer.size() + export_name_zeroes);
     IoVector all(bytes_of(answer));
     CO_TRY(co_await connection_.stream->write_all(all.const_spans()));
@@ -158,7 +159,8 @@ Task<Result<void>> ServerHandshake::send_info(Option which, Info type, Export& t
     std::vector<std::uint8_t> data;
     switch (type) {
     case Info::export_:
-        append_wire(data, InfoExport{std::uint16_t(type), target.size_bytes(), target.flags(chosen_.structured_replies)});
+        append_wire(data,
+                    InfoExport{std::uint16_t(type), target.size_bytes(), target.flags(chosen_.structured_replies)});
         break;
     case Info::name:
         append_wire(data, be16(std::uint16_t(type)));

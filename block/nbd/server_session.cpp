@@ -243,8 +243,7 @@ Task<Result<void>> Session::read_and_reply(Request request, std::uint64_t offset
 }
 
 Task<Result<void>> Session::sparse_read(Request request) {
-    Result<std::vector<Extent>> map =
-        co_await chosen_.target->extents(0, request.offset, request.length, max_extents);
+    Result<std::vector<Extent>> map = co_await chosen_.target->extents(0, request.offset, request.length, max_extents);
     std::uint64_t offset = request.offset, end = offset + request.length;
     bool zeroes = map.ok() && std::ranges::any_of(map.value(), [](Extent const& e) { return e.flags & state_zero; });
     Result<void> sent;
@@ -285,8 +284,7 @@ Task<Result<void>> Session::perform_block_status(Request request) {
             co_return sent;
         }
         be32 wire_id(id);
-        ConstBytes body(reinterpret_cast<std::uint8_t const*>(map.value().data()),
-                        map.value().size() * sizeof(Extent));
+        ConstBytes body(reinterpret_cast<std::uint8_t const*>(map.value().data()), map.value().size() * sizeof(Extent));
         bool last = i + 1 == chosen_.contexts.size();
         sent = co_await send_chunk(request, Chunk::block_status, last, bytes_of(wire_id), body);
     }

@@ -115,8 +115,8 @@ Task<Result<void>> SocketStream::write_all(ConstIoSpans from) {
 }
 
 void SocketStream::write_now(ConstBytes from) {
-    if (!shut_down_ && !writer_)
-        [[maybe_unused]] ssize_t sent = ::send(socket_.get(), from.data(), from.size(), MSG_NOSIGNAL | MSG_DONTWAIT);
+    if (!shut_down_ && !writer_) [[maybe_unused]]
+        ssize_t sent = ::send(socket_.get(), from.data(), from.size(), MSG_NOSIGNAL | MSG_DONTWAIT);
 }
 
 std::string SocketAddress::text() const { return path.empty() ? host + ":" + port : path; }

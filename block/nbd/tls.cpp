@@ -53,7 +53,6 @@ struct TlsCredentials::Handles {
 
 namespace {
 
-
 Error tls_error(std::string what, int code) { return Error(what + ": " + gnutls_strerror(code), EIO); }
 
 bool readable(std::string const& path) { return ::access(path.c_str(), R_OK) == 0; }

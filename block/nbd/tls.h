@@ -20,11 +20,11 @@ enum class TlsKind : std::uint8_t { anonymous, psk, x509 };
 struct TlsSettings {
     TlsKind kind = TlsKind::x509;
     bool server = false;
-    std::string directory;        // x509: empty means the system's authorities (client only)
-    bool verify_peer = true;      // x509: server asks for a client's certificate; client checks the server's
-    std::string priority;         // GnuTLS priority string; empty: NORMAL
+    std::string directory;         // x509: empty means the system's authorities (client only)
+    bool verify_peer = true;       // x509: server asks for a client's certificate; client checks the server's
+    std::string priority;          // GnuTLS priority string; empty: NORMAL
     std::string username = "qemu"; // psk, client
-    std::string psk_file;         // psk: instead of directory/keys.psk
+    std::string psk_file;          // psk: instead of directory/keys.psk
 };
 // From the text after `--object tls-creds-psk,` etc.: dir, endpoint, verify-peer, priority, username.
 Result<TlsSettings> parse_tls_settings(TlsKind kind, OptionValues const& values);
