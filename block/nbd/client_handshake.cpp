@@ -206,7 +206,9 @@ Task<Result<ExportInfo>> ClientHandshake::choose() {
     CO_TRY(co_await begin());
     ExportInfo info;
     info.name = settings_.export_name;
-    CO_TRY_ASSIGN(info.structured_replies, co_await agree(Option::structured_reply));
+    if (settings_.structured) {
+        CO_TRY_ASSIGN(info.structured_replies, co_await agree(Option::structured_reply));
+    }
     if (info.structured_replies && !settings_.context.empty()) {
         CO_TRY_ASSIGN(info.contexts, co_await contexts(Option::set_meta_context, info.name, settings_.context));
     }

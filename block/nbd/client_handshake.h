@@ -30,6 +30,7 @@ struct ClientSettings {
     std::string context = "base:allocation";           // asked for; a server may not have it
     std::shared_ptr<TlsCredentials const> credentials; // not null: TLS or nothing
     std::string tls_hostname;
+    bool structured = true; // ask for structured replies
 };
 
 class ClientHandshake {
