@@ -55,6 +55,11 @@ struct MetadataEntry { // 2.6.1.2
 static_assert(sizeof(MetadataHeader) == 32 && sizeof(MetadataEntry) == 32);
 inline constexpr std::uint32_t metadata_required = 4;
 
+// BAT entries (2.5.1): a state in the low three bits, a file offset from bit 20 on. State 7 (partially present) is for
+// differencing disks; 0 (absent) to 3 (unmapped) read as zero.
+inline constexpr std::uint64_t bat_unmapped = 3, bat_present = 6, bat_state_mask = 7;
+inline constexpr std::uint64_t bat_offset_mask = ~std::uint64_t(0xfffff);
+
 // Identifiers as they lie in the file.
 extern Guid const region_bat, region_metadata;
 extern Guid const item_file_parameters, item_disk_size, item_disk_id, item_logical_sector, item_physical_sector,

@@ -11,7 +11,7 @@ namespace {
 
 constexpr std::uint32_t sector_bytes = 4096;
 constexpr std::size_t max_heads_tried = 16; // a torn write leaves one bad head; a hostile log could hold thousands
-constexpr std::uint64_t max_file_bytes = std::uint64_t(1) << 62;
+constexpr std::uint64_t max_file_bytes = std::uint64_t(1) << 47; // twice the largest disk
 
 struct EntryHeader { // 2.3.1.1
     std::array<char, 4> signature;

@@ -1,4 +1,5 @@
-// The VHDX format of Hyper-V: read only, its log replayed in memory.
+// The VHDX format of Hyper-V: dynamic and fixed disks. A log left by a crash is replayed into the file, or in memory
+// when the image is read-only.
 #pragma once
 #include "block/core/factory.h"
 

@@ -72,7 +72,7 @@ std::vector<std::uint8_t> dynamic_start(Footer const& footer) {
 
 Task<Result<void>> create(BlockContext& context, CreateRequest request) {
     std::string subformat = request.options.text_or("subformat", "dynamic");
-    if (subformat != "dynamic" && subformat != "fixed") co_return error("Invalid subformat '{}'", subformat);
+    if (subformat != "dynamic" && subformat != "fixed") co_return error("Parameter 'subformat' does not accept value '{}'", subformat);
     CO_TRY_ASSIGN(bool force_size, request.options.boolean("force_size", false));
     if (request.size_bytes > max_disk_bytes) co_return error("The image size is too large for file format 'vpc'");
     bool fixed = subformat == "fixed";

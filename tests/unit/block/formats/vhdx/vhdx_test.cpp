@@ -1,4 +1,4 @@
-// VHDX: images of qemu-img read back, the log replayed in memory, damaged structures.
+// VHDX: conformance, images of qemu-img read back, the log replayed, damaged structures.
 #include "block/core/capabilities.h"
 #include "block/formats/vhdx/header.h"
 #include "block/formats/vhdx/log.h"
@@ -20,6 +20,17 @@ ImageProfile vhdx_profile() {
     ImageProfile profile;
     profile.format = "vhdx";
     return profile;
+}
+
+TEST(Vhdx, conforms) {
+    std::uint64_t seed = 1;
+    for (char const* options : {"block_size=1M", "", "subformat=fixed,block_size=1M", "block_size=2M,log_size=3M"}) {
+        ImageProfile profile = vhdx_profile();
+        profile.create_options = options;
+        profile.seed = seed++;
+        profile.operations = 600;
+        image_conforms(profile);
+    }
 }
 
 void save(std::string const& path, std::vector<std::uint8_t> const& bytes) {
@@ -151,6 +162,14 @@ TEST(Vhdx, log_of_an_image_that_was_not_closed_is_applied_in_memory) {
     std::fill_n(content.begin() + MiB, MiB, std::uint8_t(0));
     EXPECT_EQ(read_whole(bench, **opened).value(), content);
     EXPECT_EQ(load(bench.path("d")), file); // nothing was written
+    ASSERT_TRUE(bench.run(close_image(std::move(opened).value())).ok());
+    // Opened for writing it is written out, and the log is empty then.
+    auto image = open_profile_image(bench, vhdx_profile(), "d").value();
+    EXPECT_EQ(read_whole(bench, *image).value(), content);
+    ASSERT_TRUE(bench.run(close_image(std::move(image))).ok());
+    auto same = run_command("cd " + bench.path("") + " && qemu-img convert -f vhdx -O raw d e && qemu-img check d");
+    EXPECT_EQ(same.exit_code, 0) << same.output;
+    EXPECT_EQ(load(bench.path("e")), content);
 }
 
 TEST(Vhdx, damaged_images_end_in_an_answer) {
