@@ -30,6 +30,8 @@ struct Fault {
     bool not_canonical = false; // #GP(0) for an address; delivered as #SS(0) when it was a stack access
     std::uint8_t length = 0;    // software: instruction length
     bool privileged = false;    // software, but no DPL check (INT1)
+    bool in_new_task = false;   // raised by a completed task switch: state.rip is the new task's already, kept in `rip`
+    std::uint64_t rip = 0;
 };
 
 // engine.cc_* hold the arithmetic flags; those bits of state.rflags are stale while the engine runs (see rflags()).

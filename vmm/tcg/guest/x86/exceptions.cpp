@@ -188,7 +188,13 @@ void run(X86Context& c, Event e) {
         if (e.vector == vec::db && e.exception) s.dr7 &= ~std::uint64_t(1 << 13);
         c.engine.fault_pending = 0;
         std::uint64_t rip = s.rip;
-        if (deliver_once(c, e)) break;
+        if (deliver_once(c, e)) {
+            if (!c.faulted()) break;
+            // A task gate led to a task that faults before its first instruction: an exception of its own.
+            if (c.fault.vector == vec::pf) s.cr2 = c.fault.address;
+            e = event_of(c.fault, s.rip);
+            continue;
+        }
         if (c.fault.vector == vec::pf) s.cr2 = c.fault.address;
         Event second = event_of(c.fault, rip);
         c.engine.fault_pending = 0;
@@ -210,6 +216,7 @@ void deliver(X86Context& c) {
     c.engine.fault_pending = 0;
     if (f.not_canonical && is_stack_access(c, f.address)) f.vector = vec::ss;
     if (f.vector == vec::pf && f.has_error) s.cr2 = f.address;
+    if (f.in_new_task) s.rip = f.rip; // the engine put the switching instruction's address there
     Event e = event_of(f, truncate_pc(s, s.rip));
     // INT1 returns past itself like software interrupts, but no gate privilege counts.
     if (f.privileged) e.software = false;

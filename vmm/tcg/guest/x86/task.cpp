@@ -20,6 +20,7 @@ struct Image {
     std::array<std::uint32_t, 8> gpr{};
     std::array<std::uint16_t, 6> selectors{};
     std::uint16_t ldt = 0;
+    std::uint16_t trap = 0; // 32-bit only: bit 0 is T
 };
 
 bool read_image(X86Context& c, std::uint64_t base, Layout const& l, Image& image) {
@@ -32,6 +33,7 @@ bool read_image(X86Context& c, std::uint64_t base, Layout const& l, Image& image
         if (!get(l.eip + l.size * (2 + i), &image.gpr[i], l.size)) return false;
     for (unsigned i = 0; i < l.selector_count; ++i)
         if (!get(l.selectors + l.selector_step * i, &image.selectors[i], 2)) return false;
+    if (l.size == 4 && !get(0x64, &image.trap, 2)) return false;
     return get(l.ldt, &image.ldt, 2);
 }
 
@@ -133,6 +135,14 @@ bool switch_task(X86Context& c, std::uint16_t selector, TaskSwitch why, std::uin
     if (error && !c.faulted()) {
         Stack stack(c);
         if (stack.push(to.size, *error)) stack.commit();
+    }
+    if ((image.trap & 1) && !c.faulted()) { // a debug trap before the task's first instruction (SDM vol. 3 17.3.1.5)
+        s.dr6 |= 1 << 15;
+        c.raise(vec::db);
+    }
+    if (c.faulted()) {
+        c.fault.in_new_task = true;
+        c.fault.rip = s.rip;
     }
     update_mode(c);
     return true;
