@@ -10,7 +10,7 @@ namespace {
 Result<TcgOptions> tcg_options(AccelConfig const& accel) {
     TcgOptions options;
     std::string const* engine = accel.properties.find("engine");
-    options.backend = engine && *engine == "jit" ? TcgBackend::jit : TcgBackend::interp;
+    options.backend = engine && *engine == "interp" ? TcgBackend::interp : TcgBackend::jit;
     if (std::string const* size = accel.properties.find("tb-size"))
         options.code_cache_bytes = TRY(parse_size("tb-size", *size, MiB));
     return options;

@@ -9,6 +9,8 @@ namespace vmm::tcg::x64 {
 using namespace ir;
 using namespace Xbyak::util;
 
+constexpr unsigned code_page_bytes = 4096;
+
 #define CONTEXT(field) rbp + int(offsetof(EngineContext, field))
 
 void Emitter::emit_terminal() {
@@ -49,6 +51,7 @@ void Emitter::emit_terminal() {
 // A direct jump to in-page offset `target`, on condition or always. Backward ones look for exit requests first. The
 // condition codes are stored in the stub, which links to blocks that do not want them go around.
 void Emitter::emit_edge(LinkSite& site, std::int32_t target, std::optional<Cond> when) {
+    if (target < 0 || target >= std::int32_t(code_page_bytes)) return emit_far_edge(target, when);
     site.owner = &out_;
     site.offset = target;
     bool backward = target <= guest_offset_;
@@ -103,6 +106,31 @@ void Emitter::emit_indirect(Indirect const& t) {
     } else {
         move_to(host::r14, t.target, Type::i64);
     }
+    emit_address_jump();
+}
+
+// A direct jump into another page, whose mapping may change: found by its guest address like an indirect one.
+void Emitter::emit_far_edge(std::int32_t target, std::optional<Cond> when) {
+    auto go = [=, this] {
+        as_.mov(r14, qword[CONTEXT(pc_base)]);
+        as_.lea(r14, ptr[r14 + int(target)]);
+        emit_address_jump();
+    };
+    if (!when) {
+        need_memory();
+        return go();
+    }
+    Fixup taken = as_.jump_if(*when);
+    FlagState state = flags_;
+    cold_.push_back([=, this] {
+        as_.bind(taken);
+        store_for_exit(state);
+        go();
+    });
+}
+
+// To the guest address in r14, the condition codes being stored.
+void Emitter::emit_address_jump() {
     as_.cmp(dword[CONTEXT(exit_request)], 0);
     Fixup asked = as_.jump_if(Cond::ne);
     as_.rorx(r15d, r14d, 28);
@@ -113,10 +141,8 @@ void Emitter::emit_indirect(Indirect const& t) {
     as_.cmp(qword[r15], r14);
     Fixup miss = as_.jump_if(Cond::ne);
     as_.jmp(qword[r15 + 8]);
-    cold_.push_back([=, this] {
-        as_.bind(asked, thunks_.leave_indirect_exit);
-        as_.bind(miss, thunks_.leave_indirect);
-    });
+    as_.bind(asked, thunks_.leave_indirect_exit);
+    as_.bind(miss, thunks_.leave_indirect);
 }
 
 } // namespace vmm::tcg::x64

@@ -209,7 +209,9 @@ private:
     // --- control.cpp
     void emit_terminal();
     void emit_edge(LinkSite& site, std::int32_t target, std::optional<Cond> when);
+    void emit_far_edge(std::int32_t target, std::optional<Cond> when);
     void emit_indirect(ir::Indirect const& t);
+    void emit_address_jump();
 
     Assembler& as_;
     Thunks& thunks_;

@@ -233,12 +233,16 @@ void Mmu::fill(std::uint64_t va, View view, Translation const& t, Access access)
     unsigned slot = TlbBank::slot(page);
     auto info = EntryInfo(t.page_bits | (t.global ? global_info : 0));
     bool entered = false;
-    if (std::uint8_t* host = host_of(memory.find_read(phys))) {
+    // The other kind of access gets its entry along with this one only where no page has to make room for it: a copy
+    // between two pages that share a slot would miss on each access.
+    bool for_reads = access != Access::write || tables_of_view.bank.read[slot].tag == invalid_tag;
+    bool for_writes = access == Access::write || (t.write_ready && tables_of_view.bank.write[slot].tag == invalid_tag);
+    if (std::uint8_t* host = for_reads ? host_of(memory.find_read(phys)) : nullptr) {
         tables_of_view.bank.read[slot] = {page, reinterpret_cast<std::uint64_t>(host) - page};
         tables_of_view.read_info[slot] = info;
         entered = true;
     }
-    if (access == Access::write || t.write_ready) {
+    if (for_writes) {
         FlatRange const* piece = memory.find_write(phys);
         std::uint8_t* host = host_of(piece);
         if (host) {
