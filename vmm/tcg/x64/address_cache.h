@@ -9,7 +9,7 @@ namespace vmm::tcg::x64 {
 
 // Direct-mapped. An empty entry is the address 0 with code that looks the address up the long way.
 struct AddressCache {
-    static constexpr unsigned entries = 1024;
+    static constexpr unsigned entries = 4096;
     struct Entry {
         std::uint64_t address;
         std::uint8_t const* code;

@@ -100,9 +100,17 @@ void Emitter::emit_rmw(std::uint32_t i) {
         as_.lea(r15, ptr[as_.r64(h.base) + r15 + int(h.disp)]);
     else
         as_.add(r15, as_.r64(h.base));
-    Fixup always; // what the host has no instruction for is done in C++
-    if (!native) always = as_.jump();
     std::uint8_t* access = as_.here();
+    // Done in C++: what the host has no instruction for, and atomics that are not aligned (a host instruction for one
+    // that straddles cache lines stops all other processors, and host kernels punish it).
+    Fixup elsewhere;
+    bool atomic = compare || n.op == Opcode::rmw_xchg || (n.memory & mem_lock);
+    if (!native) {
+        elsewhere = as_.jump();
+    } else if (atomic && t != Type::i8) {
+        as_.test(r15b, int(size_of(t) - 1));
+        elsewhere = as_.jump_if(Cond::ne);
+    }
     if (native && compare) {
         as_.mov(frame_at(Type::i64, frame::keep1), rax);
         if (t == Type::i64)
@@ -137,7 +145,6 @@ void Emitter::emit_rmw(std::uint32_t i) {
     std::int32_t offset = guest_offset_;
     bool keep = live_vectors();
     cold_.push_back([=, this] {
-        if (always.field) as_.bind(always);
         as_.bind(miss);
         load_address(host::r14, a);
         as_.mov(r15d, size_of(t));
@@ -147,6 +154,8 @@ void Emitter::emit_rmw(std::uint32_t i) {
             as_.test(r15, r15);
             as_.bind(as_.jump_if(Cond::ne), access);
         }
+        if (elsewhere.field) as_.bind(elsewhere);
+        load_address(host::r14, a);
         if (immediate)
             as_.mov(frame_at(t, frame::buffer), std::uint64_t(imm));
         else if (b_pin >= 0)
