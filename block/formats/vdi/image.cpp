@@ -77,6 +77,8 @@ Task<Result<void>> VdiImage::write_back() {
     sectors.swap(dirty_);
     header_dirty_ = false;
     Result<void> result = co_await file_->flush();
+    // The counter first: a map that uses places behind it would have another program give them out again.
+    if (result.ok()) result = co_await write_header();
     auto entries = reinterpret_cast<std::uint8_t const*>(snapshot.data());
     for (auto at = sectors.begin(); result.ok() && at != sectors.end();) {
         std::uint64_t first = *at, end = first + 1;
@@ -85,7 +87,6 @@ Task<Result<void>> VdiImage::write_back() {
         ConstBytes bytes(entries + first * sector_bytes, length);
         result = co_await write_bytes(*file_, header_.offset_bmap + first * sector_bytes, bytes);
     }
-    if (result.ok()) result = co_await write_header();
     if (result.ok()) result = co_await file_->flush();
     if (result.ok()) co_return result;
     dirty_.merge(sectors);

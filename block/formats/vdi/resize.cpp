@@ -50,26 +50,29 @@ Task<Result<void>> VdiImage::resize(ResizeRequest request) {
     CO_TRY(co_await flush());
     Header grown = header_;
     if (blocks > map_.size()) {
-        // A part-filled last block may hold bytes beyond the old end.
         CO_TRY(co_await make_room(blocks, grown));
-        if (grown.offset_bmap == header_.offset_bmap) grown.blocks_allocated = header_.blocks_allocated;
     }
     std::uint64_t old_size = size_, old_blocks = map_.size();
-    header_.offset_bmap = grown.offset_bmap;
-    header_.offset_data = grown.offset_data;
-    header_.blocks_allocated = grown.blocks_allocated;
     map_.resize(std::max<std::uint64_t>(blocks, old_blocks), le32(block_free));
     if (header_.image_type == type_static) {
         for (std::uint64_t i = old_blocks; i < map_.size(); ++i) {
-            map_[i] = std::uint32_t(header_.blocks_allocated);
-            header_.blocks_allocated = header_.blocks_allocated + 1;
+            map_[i] = std::uint32_t(grown.blocks_allocated);
+            grown.blocks_allocated = grown.blocks_allocated + 1;
         }
-        CO_TRY(co_await extend_file(*file_, place_offset(header_.blocks_allocated)));
+        std::uint64_t end = grown.offset_data + std::uint64_t(grown.blocks_allocated) * block_bytes;
+        CO_TRY(co_await extend_file(*file_, end));
     }
-    if (!map_.empty()) touch(0, map_.size() - 1);
-    header_.disk_size = size;
-    header_.blocks_in_image = std::uint32_t(map_.size());
+    grown.disk_size = size;
+    grown.blocks_in_image = std::uint32_t(map_.size());
+    ConstBytes entries(reinterpret_cast<std::uint8_t const*>(map_.data()), map_.size() * sizeof(le32));
+    CO_TRY(co_await write_bytes(*file_, grown.offset_bmap, entries));
+    CO_TRY(co_await file_->flush());
+    header_ = grown;
+    CO_TRY(co_await write_header());
+    dirty_.clear();
+    header_dirty_ = false;
     size_ = size;
+    // The old last block may hold bytes beyond the old end.
     std::uint64_t tail = std::min<std::uint64_t>(align_up<std::uint64_t>(old_size, block_bytes), size) - old_size;
     ZeroFlags flags;
     if (tail > 0) {
