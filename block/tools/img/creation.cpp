@@ -1,0 +1,119 @@
+#include "block/tools/img/creation.h"
+
+#include "block/core/image.h"
+
+#include <algorithm>
+#include <array>
+#include <cstdio>
+
+namespace vmm::block {
+
+namespace {
+
+// Formats QEMU reads but cannot create, and which we may not even know: the same answer for all.
+constexpr std::array<std::string_view, 7> read_only_formats = {"bochs", "cloop",     "dmg", "vvfat",
+                                                               "cow",   "parallels", "qed"};
+
+// Size and format of the backing file, opened read-only.
+struct BackingFacts {
+    std::uint64_t size = 0;
+    std::string format;
+};
+Task<Result<BackingFacts>> look_at_backing(Tool& tool, std::string overlay, std::string backing, std::string format) {
+    OpenOptions options;
+    options.filename = resolve_backing_filename(overlay, backing);
+    options.format = format;
+    options.read_only = true;
+    options.quiet_probe = true;
+    Result<std::unique_ptr<Image>> opened = co_await open_image(tool.context(), options);
+    if (!opened.ok())
+        co_return Error(opened.error().message() + "\nCould not open backing image.", opened.error().errno_value());
+    BackingFacts facts{(*opened)->size_bytes(), std::string((*opened)->format_name())};
+    CO_TRY(co_await close_image(std::move(opened).value()));
+    co_return facts;
+}
+
+Result<void> take_backing_options(CreationPlan& plan, OptionValues& values, Format const& format) {
+    if (!plan.backing.empty()) values.set("backing_file", plan.backing);
+    if (!plan.backing_format.empty()) values.set("backing_fmt", plan.backing_format);
+    plan.backing = values.text_or("backing_file", "");
+    plan.backing_format = values.text_or("backing_fmt", "");
+    bool fits =
+        std::ranges::any_of(format.create_options, [](OptionSpec const& s) { return s.name == "backing_file"; });
+    if (!plan.backing.empty() && !fits) return error("Backing file not supported for file format '{}'", plan.format);
+    if (plan.backing.empty() && !plan.backing_format.empty() && !fits)
+        return error("Backing format not supported for file format '{}'", plan.format);
+    if (!plan.backing.empty() && plan.backing == plan.filename)
+        return error("Error: Trying to create an image with the same filename as the backing file");
+    return {};
+}
+
+// Fills in size and backing format from the backing image.
+Task<Result<void>> use_backing(Tool& tool, CreationPlan& plan, OptionValues& values, bool has_size) {
+    if (plan.backing.empty() || plan.trust_backing) co_return Result<void>{};
+    CO_TRY_ASSIGN(BackingFacts facts, co_await look_at_backing(tool, plan.filename, plan.backing, plan.backing_format));
+    if (plan.backing_format.empty()) {
+        if (plan.strict)
+            co_return error("Backing file specified without backing format\nDetected format of {}.", facts.format);
+        tool.warn(fmt::format("Backing file specified without backing format; using the detected format {0} (say so "
+                              "with -F {0})",
+                              facts.format));
+        values.set("backing_fmt", facts.format);
+        plan.backing_format = facts.format;
+    }
+    if (!has_size) values.set("size", std::to_string(facts.size));
+    co_return Result<void>{};
+}
+
+} // namespace
+
+Result<Format const*> creatable_format(Tool& tool, std::string_view name) {
+    Format const* format = tool.context().formats.find(name);
+    bool known = format || std::ranges::find(read_only_formats, name) != read_only_formats.end() ||
+                 tool.context().formats.find_protocol(name);
+    if (!known) return error("Unknown file format '{}'", name);
+    if (!format || !format->create) return error("Format driver '{}' does not support image creation", name);
+    return format;
+}
+
+std::string creation_help(Tool& tool, Format const& format, bool with_protocol) {
+    std::vector<OptionSpec> specs(format.create_options.begin(), format.create_options.end());
+    if (Protocol const* file = tool.context().formats.find_protocol("file"); with_protocol && file)
+        for (OptionSpec const& spec : file->create_options)
+            if (std::ranges::find(specs, spec.name, &OptionSpec::name) == specs.end()) specs.push_back(spec);
+    return option_help(specs);
+}
+
+Task<Result<std::uint64_t>> create_image_file(Tool& tool, CreationPlan plan) {
+    CO_TRY_ASSIGN(Format const* format, creatable_format(tool, plan.format));
+    CO_TRY_ASSIGN(OptionValues values, OptionValues::parse(plan.options));
+    CO_TRY(take_backing_options(plan, values, *format));
+    if (plan.size && values.has("size")) co_return error("The image size must be specified only once");
+    if (plan.size) values.set("size", std::to_string(*plan.size));
+    CO_TRY(values.check_against(format->create_options));
+    CO_TRY(co_await use_backing(tool, plan, values, values.has("size")));
+    if (!values.has("size")) co_return error("Image creation needs a size parameter");
+    CO_TRY_ASSIGN(std::uint64_t size, values.size("size", 0));
+    if (size > std::uint64_t(INT64_MAX)) co_return error("Image size must be less than 8 EiB!");
+    if (plan.announce) {
+        std::printf("%s\n", formatting_line(plan.filename, plan.format, format->create_options, values).c_str());
+        std::fflush(stdout);
+    }
+    if (plan.backing.empty() && !plan.backing_format.empty())
+        co_return error("Backing format cannot be used without backing file");
+    if (std::string where = mount_point_of(local_path(plan.filename)); !where.empty())
+        co_return error("'{}' is a disk that is in use: it is mounted on '{}'; unmount it first", plan.filename, where);
+    constexpr std::uint64_t sector = 512;
+    CreateRequest request;
+    request.filename = plan.filename;
+    request.size_bytes = (size + sector - 1) / sector * sector; // sizes are whole sectors everywhere
+    request.options = values;
+    request.options.add_defaults(format->create_options);
+    request.options.set("size", std::to_string(request.size_bytes));
+    request.cache = plan.cache;
+    std::uint64_t created = request.size_bytes;
+    CO_TRY(co_await format->create(tool.context(), std::move(request)));
+    co_return created;
+}
+
+} // namespace vmm::block
