@@ -173,7 +173,7 @@ Task<Result<Verdict>> compare_images(Tool& tool, std::vector<ImageRequest> reque
 int img_compare(Tool& tool, std::span<std::string const> words) {
     constexpr OptionRow rows[] = {{"", 'f', true}, {"", 'F', true}, {"", 'T', true},      {"", 'p'},
                                   {"", 'q'},       {"", 's'},       {"force-share", 'U'}, {"image-opts", 0}};
-    ParsedCommand parsed = parse_command(tool, words, rows, status_failed);
+    ParsedCommand parsed = parse_command(tool, words, rows);
     if (parsed.stop) return parsed.status;
     Arguments const& args = parsed.args;
     if (args.operands().size() != 2) {

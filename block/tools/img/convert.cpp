@@ -159,7 +159,6 @@ Task<Result<void>> fill_target(Tool& tool, ConvertRequest& request, Images const
     open.writable = true;
     open.cache = request.cache;
     open.discard = true;
-    open.backing = request.target_exists ? BackingChoice::from_image : BackingChoice::none;
     CO_TRY_ASSIGN(std::unique_ptr<Image> target, co_await open_for_tool(tool, open));
     Result<void> result;
     if (target->size_bytes() < size) {

@@ -1,0 +1,240 @@
+#!/usr/bin/env python3
+"""vmm-img and vmm-io against Debian's qemu-img and qemu-io: the same command lines in two directories, the same output.
+
+Each scenario is a list of shell lines. They run twice, with PATH leading to our programs under QEMU's names and to
+QEMU's own, and must print the same on standard output and standard error and end with the same status, after sizes on
+the host, times and dates are evened out. Differences we want are written down beside the line as the text we print.
+"""
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+
+SKIPPED = 77
+BIN = os.environ.get("VMM_BIN_DIR", "")
+
+RAW = ["qemu-img create -q a.raw 4M",
+       "qemu-io -f raw -c 'write -P 1 0 64k' -c 'write -P 2 1M 1M' a.raw"]
+QCOW2 = RAW + ["qemu-img convert -f raw -O qcow2 a.raw a.qcow2"]
+CHAIN = QCOW2 + ["qemu-img create -q -f qcow2 -b a.qcow2 -F qcow2 b.qcow2",
+                 "qemu-io -c 'write -P 3 3M 128k' -c 'write -z 1M 64k' b.qcow2"]
+
+# name: (needs the qcow2 format, lines)
+SCENARIOS = {
+    "bad_command_lines": (False, [
+        "qemu-img", "qemu-img zzzzzz", "qemu-img create", "qemu-img create x", "qemu-img create -f nope x 1M",
+        "qemu-img create -f raw x 1Z", "qemu-img create x 1M 2M", "qemu-img create -f dmg x 1M",
+        "qemu-img create -Z x", "qemu-img create -f", "qemu-img create /nonex/a 1M", "qemu-img -x",
+        "qemu-img create -f raw -b a -F raw c", "qemu-img info", "qemu-img info nofile", "qemu-img info a b",
+        "qemu-img info --output=foo a", "qemu-img info --foo", "qemu-img check", "qemu-img check -r foo a",
+        "qemu-img check nofile", "qemu-img convert", "qemu-img convert a", "qemu-img convert a b c",
+        "qemu-img convert -O nope a b", "qemu-img convert -m 17 a b", "qemu-img convert -m x a b",
+        "qemu-img convert -S foo a b", "qemu-img convert -r foo a b", "qemu-img convert -t foo a b",
+        "qemu-img convert -T foo a b", "qemu-img convert -C -S 4k a b", "qemu-img convert --target-is-zero a b",
+        "qemu-img convert -n -o size=3 a b", "qemu-img compare", "qemu-img compare a", "qemu-img compare nofile b",
+        "qemu-img compare -T foo a b", "qemu-img map", "qemu-img map --start-offset=foo b",
+        "qemu-img map --max-length=foo b", "qemu-img measure", "qemu-img measure --size foo",
+        "qemu-img measure a b", "qemu-img measure -f raw --size 1M", "qemu-img measure --size 1M a",
+        "qemu-img resize", "qemu-img resize a", "qemu-img resize nofile 1M", "qemu-img resize a 1 2",
+        "qemu-img rebase", "qemu-img rebase a", "qemu-img rebase nofile -b x", "qemu-img commit",
+        "qemu-img commit nofile", "qemu-img commit -r foo a", "qemu-img amend", "qemu-img amend a",
+        "qemu-img amend -o help", "qemu-img amend -f nope -o help", "qemu-img amend -f raw -o help",
+        "qemu-img bitmap", "qemu-img bitmap a b", "qemu-img bitmap -g 4k --clear a b",
+        "qemu-img bitmap --add -b x a b", "qemu-img snapshot", "qemu-img snapshot -a x -d x a",
+        "qemu-img dd", "qemu-img dd if=a", "qemu-img dd if=a of=b foo=1", "qemu-img dd if=a of=b bs=foo",
+        "qemu-img dd if=a of=b bs=0", "qemu-img dd if=a of=b count=x", "qemu-img dd if=nofile of=x",
+        "qemu-img dd foo", "qemu-img dd -O nope if=a of=b", "qemu-img bench", "qemu-img bench -c x a",
+        "qemu-img bench --flush-interval=10 a", "qemu-img bench --flush-interval=10 -d 20 -w a",
+        "qemu-img bench --pattern=300 -w a", "qemu-img bench -t foo a", "qemu-img bench -i foo a",
+        "qemu-img create --object foo x 1M", "qemu-img create --object secret x 1M", "qemu-img info ''"]),
+    "raw": (False, [
+        "qemu-img create a.raw 4M", "qemu-img create -f raw odd.raw 1000", "qemu-img info odd.raw",
+        "qemu-io -f raw -c 'write -P 1 0 64k' -c 'write -P 2 1M 1M' a.raw", "qemu-img info a.raw",
+        "qemu-img info --output=json a.raw", "qemu-img info -f nope a.raw",
+        "qemu-img info --image-opts driver=raw,file.filename=a.raw", "qemu-img map a.raw",
+        "qemu-img map --output=json a.raw", "qemu-img check a.raw", "qemu-img check --output=json a.raw",
+        "qemu-img convert -f raw -O raw a.raw b.raw", "qemu-img compare a.raw b.raw", "qemu-img compare -p a.raw b.raw",
+        "qemu-img compare -s a.raw b.raw", "qemu-img convert -p -f raw -O raw a.raw c.raw", "cmp a.raw c.raw",
+        "qemu-io -f raw -c 'write -P 9 1M 512' b.raw", "qemu-img compare a.raw b.raw", "qemu-img compare -q a.raw b.raw",
+        "qemu-img compare -p a.raw b.raw", "truncate -s 5M c.raw", "qemu-img compare a.raw c.raw",
+        "qemu-img compare -s a.raw c.raw", "qemu-io -f raw -c 'write -P 9 4608k 4k' c.raw",
+        "qemu-img compare a.raw c.raw", "qemu-img convert -f raw a.raw a.raw x.raw", "qemu-img info x.raw",
+        "qemu-img measure --size 1G", "qemu-img measure a.raw", "qemu-img measure --size 1000 -O raw",
+        "qemu-img measure -O nope a.raw", "qemu-img measure --output=json a.raw", "qemu-img resize -f raw b.raw +1M",
+        "qemu-img resize -f raw b.raw 1M", "qemu-img resize -f raw --shrink b.raw -1M",
+        "qemu-img resize -f raw b.raw -100M", "qemu-img resize --shrink -f raw b.raw foo", "qemu-img info b.raw",
+        "qemu-img resize a.raw +0", "qemu-img resize -f raw b.raw +", "qemu-img resize --preallocation=foo b.raw +1M",
+        "qemu-img resize --preallocation=falloc --shrink -f raw b.raw 1M", "qemu-img snapshot -l a.raw",
+        "qemu-img snapshot -a x a.raw", "qemu-img snapshot -d x a.raw", "qemu-img commit -f raw a.raw",
+        "qemu-img amend -f raw -o size=1 a.raw", "qemu-img rebase -u -b b.raw -F raw a.raw",
+        "qemu-img dd if=a.raw of=dd.raw", "cmp a.raw dd.raw", "qemu-img dd if=a.raw of=dd.raw bs=1M skip=100",
+        "qemu-img dd if=a.raw of=dd2.raw bs=64k skip=16 count=40", "qemu-img convert -c -O raw a.raw y",
+        "qemu-img bench -c 100 -f raw a.raw", "qemu-img bench -w -c 100 -f raw -d 8 -s 8k -S 64k -o 4096 --pattern=65 b.raw",
+        "qemu-img bench --flush-interval=20 -d 20 -w -c 100 -f raw b.raw", "qemu-img create -f raw -o '?'",
+        "qemu-img convert -n -O raw a.raw nonex", "qemu-img create -q small.raw 1M",
+        "qemu-img convert -n -f raw -O raw a.raw small.raw", "qemu-img convert a.raw /nonex/x",
+        "true > empty.raw", "qemu-img map empty.raw", "qemu-img map --output=json empty.raw",
+        "qemu-img info 'json:{\"driver\":\"raw\",\"file\":{\"driver\":\"file\",\"filename\":\"a.raw\"}}'"]),
+    "io_raw": (False, ["qemu-img create -q f 4M"] + ["qemu-io -f raw -c '%s' f" % c for c in [
+        "write 0 512", "read -v 0 48", "read -P 0xcd 0 512", "read -P 1 0 512", "write -P 1 -q 0 4k",
+        "read -P 1 -s 512 -l 1k 0 4k", "write -z 0 4k", "write -c 0 4k", "write -u 0 4k", "write -zu 0 4k",
+        "write -f 0 4k", "write -n 0 512", "write -zn 0 4k", "write 0", "write", "write foo 1", "write 0 foo",
+        "write 5M 1", "read 5M 1", "read 0 -1", "foo", "write -P 256 0 1", "write -P x 0 1", "readv 0 512 512",
+        "writev -P 2 0 512 1k", "readv -P 2 0 1k 512", "readv -v 0 16 16", "aio_write -P 3 0 4k", "aio_read -P 3 0 4k",
+        "aio_write -u 0 4k", "length", "info", "discard 0 64k", "discard -q 0 4k", "alloc 0 64k", "alloc 0",
+        "alloc 1k", "alloc 100M", "alloc 0 100M", "alloc -1", "alloc foo", "map", "truncate", "truncate foo",
+        "sleep 1", "sleep", "sleep x", "close", "write 0 4k 5", "read -P", "read -Z 0 4k", "discard 1", "map 1",
+        "length 3", "aio_read 0", "open", "open nofile", "reopen -x", "reopen -c foo", "help foo", "discard foo 1",
+        "discard 5M 1", "readv 0", "readv 0 foo", "read -s 1 0 512", "read -P 1 -l 5k 0 4k", "read -b 0 512",
+        "read -p 0 512", "write -b 0 512", "write -s nofile 0 512", "write -z -P 1 0 512", "read 0 3G", "write 0 3G",
+        "aio_write 5M 1", "aio_read 5M 1", "readv 5M 1", "writev 5M 1", "read -C 0 1k", "w 0 1k", "r 0 1k", "d 0 1k",
+        "q", "l", "f", "a 0", "i", "c", "o", "help", "read 0 1", "read 0 1000", "read 0 1025", "read 0 1M",
+        "read 0 1536k", "read 0 2000000"]] + [
+        "qemu-io -f raw -c 'close' -c 'read 0 1' f", "qemu-io -f raw -c 'quit' -c 'read 0 1' f",
+        "qemu-io -f raw -r -c 'write 0 512' f", "qemu-io -f raw nofile", "printf 'read 0 4k\\nquit\\n' | qemu-io -f raw f",
+        "printf 'read 0 4k\\n' | qemu-io -f raw f", "qemu-io -f raw -c 'truncate 8M' -c length f",
+        "qemu-io -f raw -c 'reopen -r' -c 'write 0 1k' -c 'reopen -w' -c 'write 0 1k' f",
+        "qemu-io -c 'open f' -c 'read 0 512' -c quit",
+        "qemu-io --image-opts -c 'read 0 4k' driver=raw,file.filename=f"]),
+    "qcow2": (True, CHAIN + [
+        "qemu-img info a.qcow2", "qemu-img info --output=json b.qcow2", "qemu-img info --backing-chain b.qcow2",
+        "qemu-img info --backing-chain --output=json b.qcow2", "qemu-img check a.qcow2",
+        "qemu-img check --output=json b.qcow2", "qemu-img map b.qcow2", "qemu-img map --output=json b.qcow2",
+        "qemu-img map --output=json --start-offset=1M --max-length=1M b.qcow2", "qemu-img map -s 1M -l 64k b.qcow2",
+        "qemu-img map --start-offset=10M b.qcow2", "qemu-img map --output=json --start-offset=10M b.qcow2",
+        "qemu-img compare a.raw a.qcow2", "qemu-img compare -s a.raw a.qcow2", "qemu-img compare -p a.raw a.qcow2",
+        "qemu-img compare a.raw b.qcow2", "qemu-img convert -p -O raw a.qcow2 x", "cmp x a.raw",
+        "qemu-img convert -O qcow2 -B a.qcow2 -F qcow2 b.qcow2 x", "qemu-img map x",
+        "qemu-img convert -O raw -B a.qcow2 -F qcow2 b.qcow2 x", "qemu-img convert -F qcow2 b.qcow2 x",
+        "qemu-img convert -l nope -O raw a.qcow2 x", "qemu-img convert -O qcow2 -o foo=1 a.raw x",
+        "qemu-img convert -c -O qcow2 -f raw a.raw c.qcow2", "qemu-img map c.qcow2", "qemu-img map --output=json c.qcow2",
+        "qemu-img compare a.raw c.qcow2", "qemu-img check c.qcow2", "qemu-img check --output=json c.qcow2",
+        "qemu-img convert -O qcow2 -S 0 a.raw s0.qcow2", "qemu-img map s0.qcow2",
+        "qemu-img measure -O qcow2 a.raw", "qemu-img measure -O qcow2 --size 1G",
+        "qemu-img measure --output=json -O qcow2 b.qcow2", "qemu-img measure -O raw b.qcow2",
+        "qemu-img measure -O qcow2 -o cluster_size=4k a.raw", "qemu-img measure -O qcow2 -o foo=1 a.raw",
+        "qemu-img measure -l x a.qcow2", "qemu-io -c map b.qcow2", "qemu-io -c info b.qcow2",
+        "qemu-io -c 'write -c -P 5 2M 64k' b.qcow2", "qemu-io -c 'alloc 0 4M' b.qcow2",
+        "qemu-img resize c.qcow2 8M", "qemu-img resize c.qcow2 +1000", "qemu-img info c.qcow2",
+        "qemu-img resize -q c.qcow2 +1M", "qemu-img resize c.qcow2 4M"]),
+    "create": (True, [
+        "qemu-img create -f qcow2 a.qcow2 64M", "qemu-img create -f qcow2 -b a.qcow2 -F qcow2 b.qcow2",
+        "qemu-img create -f qcow2 -b no.qcow2 -F qcow2 c.qcow2", "qemu-img create -f qcow2 -b no.qcow2 -F qcow2 c.qcow2 1M",
+        "qemu-img create -f qcow2 -u -b no.qcow2 -F qcow2 c.qcow2 1M", "qemu-img info c.qcow2",
+        "qemu-img info --backing-chain c.qcow2", "qemu-img create -f qcow2 -o size=1M d.qcow2",
+        "qemu-img create -f qcow2 -o size=1M d.qcow2 2M", "qemu-img create -f qcow2 -b a.qcow2 -F nope e.qcow2",
+        "qemu-img create -f qcow2 -o backing_file=a.qcow2,backing_fmt=qcow2 f.qcow2", "qemu-img create -f qcow2 odd.qcow2 1000",
+        "qemu-img create -q -f qcow2 q.qcow2 1M", "qemu-img create -f qcow2 -o size=foo x",
+        "qemu-img create -f qcow2 -o cluster_size=3 x 1M", "qemu-img create -f qcow2 -o preallocation=foo x 1M",
+        "qemu-img create -f qcow2 -F qcow2 x 1M", "qemu-img create -f qcow2 -o foo=1 x 1M",
+        "qemu-img create -f qcow2 -o help", "qemu-img create -f vmdk x.vmdk 64M", "qemu-img create -f vdi x.vdi 64M",
+        "qemu-img create -f qcow x.qcow 64M", "qemu-img info x.vdi", "qemu-img info x.qcow", "qemu-img check x.vdi",
+        "qemu-img convert -O vdi a.qcow2 y.vdi", "qemu-img compare a.qcow2 y.vdi"]),
+    "snapshots": (True, QCOW2 + [
+        "qemu-img snapshot -l a.qcow2", "qemu-img snapshot -c s1 a.qcow2", "qemu-img snapshot -l a.qcow2",
+        "qemu-img info a.qcow2", "qemu-img info --output=json a.qcow2", "qemu-io -c 'write -P 9 0 1M' a.qcow2",
+        "qemu-img convert -l s1 -O raw a.qcow2 old.raw", "cmp old.raw a.raw", "qemu-img snapshot -a nope a.qcow2",
+        "qemu-img snapshot -d nope a.qcow2", "qemu-img snapshot -q -a s1 a.qcow2", "qemu-img compare a.raw a.qcow2",
+        "qemu-img snapshot -d s1 a.qcow2", "qemu-img check a.qcow2", "qemu-img snapshot a.qcow2"]),
+    "rebase_and_commit": (True, CHAIN + [
+        "qemu-img convert -O raw b.qcow2 whole.raw", "qemu-img rebase -b nofile -F qcow2 b.qcow2",
+        "qemu-img rebase -u -b nofile -F qcow2 b.qcow2", "qemu-img rebase -u -b a.qcow2 -F qcow2 b.qcow2",
+        "qemu-img rebase -F nope -b a.qcow2 b.qcow2", "qemu-img rebase -p -b '' b.qcow2", "qemu-img info b.qcow2",
+        "qemu-img compare b.qcow2 whole.raw", "qemu-img check b.qcow2", "qemu-img rebase -b a.qcow2 -F qcow2 b.qcow2",
+        "qemu-img compare b.qcow2 whole.raw", "qemu-img commit a.qcow2",
+        "qemu-img create -q -f qcow2 -b b.qcow2 -F qcow2 d.qcow2", "qemu-io -c 'write -P 7 2M 1M' d.qcow2",
+        "qemu-img convert -O raw d.qcow2 whole2.raw", "qemu-img commit -b nope d.qcow2",
+        "qemu-img commit -b d.qcow2 d.qcow2", "qemu-img commit -d -b a.qcow2 d.qcow2",
+        "qemu-img compare d.qcow2 whole2.raw", "qemu-img compare a.qcow2 whole2.raw", "qemu-img check a.qcow2"]),
+    "bitmaps_and_amend": (True, QCOW2 + [
+        "qemu-img bitmap --add a.qcow2 bm", "qemu-img bitmap --add a.qcow2 bm", "qemu-img info a.qcow2",
+        "qemu-img bitmap --disable --clear a.qcow2 bm", "qemu-img bitmap --add --merge bm a.qcow2 bm2",
+        "qemu-img bitmap --add -g 3 a.qcow2 bm3", "qemu-img bitmap --add -g 4k --disable a.qcow2 bm3",
+        "qemu-img bitmap --remove a.qcow2 nope", "qemu-img bitmap --remove a.qcow2 bm",
+        "qemu-img bitmap --merge nope a.qcow2 bm2", "qemu-img info --output=json a.qcow2",
+        "qemu-img measure -O qcow2 a.qcow2", "qemu-img convert --bitmaps -O qcow2 a.qcow2 bmo.qcow2",
+        "qemu-img info bmo.qcow2", "qemu-img amend -o foo=1 a.qcow2", "qemu-img amend -o cluster_size=4k a.qcow2",
+        "qemu-img amend -o lazy_refcounts=on -q a.qcow2", "qemu-img amend -o size=16M a.qcow2", "qemu-img info a.qcow2"]),
+}
+
+EVEN_OUT = [
+    (r'\d\d\.\d\d sec \([\d.e+]+ \w+/sec and [\d.]+ ops/sec\)', 'TIME'),
+    (r'^(\d+,\d+),[\d:.]+,[\d.]+,[\d.]+$', r'\1,TIME'),
+    (r'completed in [\d.]+ seconds', 'completed in TIME'),
+    (r'disk size: .*', 'disk size: N'),
+    (r'"actual-size": \d+', '"actual-size": N'),
+    (r'"date-n?sec": \d+', '"date": N'),
+    (r'\d{4}-\d\d-\d\d \d\d:\d\d:\d\d', 'DATE'),
+    (r'#block\d+', '#block'),
+    (r'; did you mean .*', ''),
+    # the terminal's own line: chunk sizes decide how many steps are shown
+    (r'    \(\d+\.\d\d/100%\)\r(?!\n)', ''),
+    # QEMU opens, and warns, twice
+    (r"(WARNING: Image format.*\n.*\n.*\n)\1", r"\1"),
+    # ours adds who holds a lock
+    (r'\nIt is in use by process .*', ''),
+    (r"\nThe protocol level may support further options\.\nSpecify the target filename to include those options\.", ""),
+]
+
+
+def even_out(text):
+    for pattern, replacement in EVEN_OUT:
+        text = re.sub(pattern, replacement, text, flags=re.M)
+    return text
+
+
+def run_lines(lines, path):
+    directory = tempfile.mkdtemp(prefix="vmm-img-")
+    environment = dict(os.environ, PATH=path + ":" + os.environ["PATH"], LC_ALL="C", TZ="UTC")
+    results = []
+    try:
+        for line in lines:
+            done = subprocess.run(["bash", "-c", line], cwd=directory, env=environment, stdin=subprocess.DEVNULL,
+                                  capture_output=True, text=True, errors="replace", timeout=120)
+            results.append((line, done.returncode, even_out(done.stdout), even_out(done.stderr)))
+    finally:
+        shutil.rmtree(directory)
+    return results
+
+
+def programs_on_path():
+    directory = tempfile.mkdtemp(prefix="vmm-path-")
+    for name in ("img", "io"):
+        os.symlink(os.path.join(BIN, "vmm-" + name), os.path.join(directory, "qemu-" + name))
+    return directory
+
+
+def scenario(name):
+    needs_qcow2, lines = SCENARIOS[name]
+    ours_path = programs_on_path()
+    try:
+        ours, theirs = run_lines(lines, ours_path), run_lines(lines, "/usr/bin")
+    finally:
+        shutil.rmtree(ours_path)
+    bad = 0
+    for mine, other in zip(ours, theirs):
+        if mine != other:
+            bad += 1
+            print("$ %s" % mine[0])
+            for label, one in (("ours", mine), ("qemu", other)):
+                print("  %s: status %d\n    out %r\n    err %r" % (label, one[1], one[2], one[3]))
+    print("%s: %d command lines, %d differ" % (name, len(lines), bad))
+    return 1 if bad else 0
+
+
+def main():
+    if len(sys.argv) != 2:
+        sys.exit("usage: img_tools.py CASE   (%s)" % " ".join(SCENARIOS))
+    if not shutil.which("qemu-img") or not shutil.which("qemu-io"):
+        print("qemu-img or qemu-io is not installed")
+        return SKIPPED
+    if not os.path.exists(os.path.join(BIN, "vmm-img")):
+        print("VMM_BIN_DIR does not hold vmm-img")
+        return 1
+    return scenario(sys.argv[1])
+
+
+if __name__ == "__main__":
+    sys.exit(main())
