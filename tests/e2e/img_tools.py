@@ -192,8 +192,9 @@ def run_lines(lines, path):
     try:
         for line in lines:
             done = subprocess.run(["bash", "-c", line], cwd=directory, env=environment, stdin=subprocess.DEVNULL,
-                                  capture_output=True, text=True, errors="replace", timeout=120)
-            results.append((line, done.returncode, even_out(done.stdout), even_out(done.stderr)))
+                                  capture_output=True, timeout=120)
+            results.append((line, done.returncode, even_out(done.stdout.decode(errors="replace")),
+                            even_out(done.stderr.decode(errors="replace"))))
     finally:
         shutil.rmtree(directory)
     return results

@@ -56,6 +56,7 @@ std::string check_json(CheckOutcome const& outcome, std::string const& filename)
         if (n) v.set(key, n);
     };
     if_any("image-end-offset", r.image_end_offset);
+    if_any("compressed-clusters", r.compressed_clusters);
     if_any("total-clusters", r.total_clusters);
     if_any("corruptions", r.corruptions);
     if_any("corruptions-fixed", outcome.fixed.corruptions_fixed);
@@ -63,9 +64,8 @@ std::string check_json(CheckOutcome const& outcome, std::string const& filename)
     if_any("leaks-fixed", outcome.fixed.leaks_fixed);
     if_any("leaks", r.leaks);
     if_any("allocated-clusters", r.allocated_clusters);
-    if_any("fragmented-clusters", r.fragmented_clusters);
-    if_any("compressed-clusters", r.compressed_clusters);
     v.set("filename", filename).set("format", outcome.format);
+    if_any("fragmented-clusters", r.fragmented_clusters);
     return v.json();
 }
 

@@ -188,9 +188,12 @@ Task<Result<void>> fill_target(Tool& tool, ConvertRequest& request, Images const
     co_return closed;
 }
 
-Task<Result<void>> convert(Tool& tool, ConvertRequest& request, Progress& progress, Interrupts& interrupts) {
+Task<Result<void>> convert(Tool& tool, ConvertRequest& request,
+                           std::function<Result<void>(ConvertRequest&)> check_target, Progress& progress,
+                           Interrupts& interrupts) {
     Images sources;
     Result<void> result = co_await open_sources(tool, request, sources);
+    if (result.ok()) result = check_target(request);
     if (result.ok()) result = co_await check_sources(request, sources);
     bool created = false;
     if (result.ok()) {
@@ -254,13 +257,19 @@ Result<void> parse_copy_options(Tool& tool, Arguments const& args, CopyOptions& 
 }
 
 // Combinations that make no sense.
-Result<void> check_combinations(Tool& tool, Arguments const& args, ConvertRequest const& request) {
+Result<void> check_combinations(Arguments const& args, ConvertRequest const& request) {
     if (args.has("skip-broken-bitmaps") && !request.bitmaps)
         return error("Use of --skip-broken-bitmaps requires --bitmaps");
     if (request.target_exists && args.has('o')) return error("-o has no effect when skipping image creation");
     if (request.target_image_opts && !request.target_exists)
         return error("--target-image-opts requires use of -n flag");
     if (request.target_is_zero && !request.target_exists) return error("--target-is-zero requires use of -n flag");
+    return {};
+}
+
+// What depends on the target's format; QEMU looks at it after the sources.
+Result<void> check_target_options(Tool& tool, Arguments const& args, ConvertRequest& request) {
+    request.cache = TRY(parse_cache_option(args.value('t'), CacheMode::unsafe));
     if (request.target_exists) return {};
     Result<Format const*> format = creatable_format(tool, request.target_format);
     if (!format.ok()) return format.error();
@@ -282,7 +291,6 @@ Result<ConvertRequest> parse_request(Tool& tool, Arguments const& args) {
     ConvertRequest request;
     TRY(parse_copy_options(tool, args, request.copy));
     CacheMode source_cache = TRY(parse_cache_option(args.value('T'), CacheMode::writeback, true));
-    request.cache = TRY(parse_cache_option(args.value('t'), CacheMode::unsafe));
     request.target_format = args.value_or('O', "raw");
     request.options = driver_options(args).text;
     request.target_exists = args.has('n');
@@ -338,8 +346,13 @@ int img_convert(Tool& tool, std::span<std::string const> words) {
     {
         Progress progress(request->progress);
         shown = &progress;
-        result = check_combinations(tool, args, *request);
-        if (result.ok()) result = tool.run(convert(tool, *request, progress, interrupts));
+        result = check_combinations(args, *request);
+        if (result.ok()) {
+            std::function<Result<void>(ConvertRequest&)> check_target = [&](ConvertRequest& r) {
+                return check_target_options(tool, args, r);
+            };
+            result = tool.run(convert(tool, *request, check_target, progress, interrupts));
+        }
         if (result.ok()) progress.finish();
         shown = nullptr;
     }

@@ -78,6 +78,12 @@ Result<Format const*> creatable_format(Tool& tool, std::string_view name) {
 
 std::string creation_help(Tool& tool, Format const& format, bool with_protocol) {
     std::vector<OptionSpec> specs(format.create_options.begin(), format.create_options.end());
+    // Some formats take options of the file under them as theirs; without a file name they are not listed.
+    if (!with_protocol)
+        std::erase_if(specs, [&](OptionSpec const& s) {
+            return s.name == "nocow" || s.name == "extent_size_hint" ||
+                   (s.name == "preallocation" && format.name == "raw");
+        });
     if (Protocol const* file = tool.context().formats.find_protocol("file"); with_protocol && file)
         for (OptionSpec const& spec : file->create_options)
             if (std::ranges::find(specs, spec.name, &OptionSpec::name) == specs.end()) specs.push_back(spec);

@@ -53,6 +53,7 @@ Task<Result<void>> copy_blocks(Tool& tool, Image& input, DdRequest const& reques
     skip = std::min(skip, size);
     std::uint64_t length = size - skip;
     if (request.count) length = std::min(length, saturating_product(*request.count, request.block));
+    if (!tool.context().formats.find(request.output_format)) co_return error("Unknown file format");
     CreationPlan plan;
     plan.filename = request.output;
     plan.format = request.output_format;
@@ -99,7 +100,6 @@ int img_dd(Tool& tool, std::span<std::string const> words) {
     request.input.image_opts = args.has("image-opts");
     request.input.force_share = args.has('U');
     request.output_format = args.value_or('O', "raw");
-    if (!tool.context().formats.find(request.output_format)) return tool.fail("Unknown file format");
     Progress progress({});
     Interrupts interrupts(tool.loop(), [&progress] { progress.print_now(); });
     Result<void> result = tool.run(dd(tool, std::move(request), progress, interrupts));

@@ -67,7 +67,11 @@ Task<Result<Format::Measure>> measure(Tool& tool, MeasureRequest request) {
         CO_TRY_ASSIGN(cluster, options.size("cluster_size", sector_bytes));
         if (!is_power_of_two(cluster)) cluster = sector_bytes; // the format says what is wrong with it
     }
-    if (request.image.name.empty()) co_return format->measure(align_up(request.size, sector_bytes), 0, options);
+    if (request.image.name.empty()) {
+        Result<Format::Measure> bare = format->measure(align_up(request.size, sector_bytes), 0, options);
+        if (bare.ok()) bare->has_bitmaps = false; // only a source can have some
+        co_return bare;
+    }
     CO_TRY_ASSIGN(std::unique_ptr<Image> image, co_await open_for_tool(tool, request.image));
     if (!request.snapshot.empty()) {
         Snapshots* snapshots = image->capabilities().snapshots;
@@ -78,8 +82,8 @@ Task<Result<Format::Measure>> measure(Tool& tool, MeasureRequest request) {
     CO_TRY_ASSIGN(std::uint64_t used, co_await used_bytes(*image, cluster));
     Result<Format::Measure> result = format->measure(align_up(image->size_bytes(), sector_bytes), used, options);
     DirtyBitmaps* bitmaps = image->capabilities().bitmaps;
-    if (result.ok() && bitmaps && request.target_format == "qcow2") {
-        result->has_bitmaps = true;
+    if (result.ok()) result->has_bitmaps = bitmaps && request.target_format == "qcow2";
+    if (result.ok() && result->has_bitmaps) {
         result->bitmaps = bitmap_bytes(*bitmaps, image->size_bytes(), cluster);
     }
     Result<Format::Measure> closed = co_await close_after(std::move(image), result);

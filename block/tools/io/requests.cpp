@@ -73,7 +73,7 @@ int finish_read(VectorRequest const& request, Flags const& flags, double seconds
 bool fill_from_file(std::string const& name, Bytes to) {
     std::ifstream file(name, std::ios::binary);
     if (!file) {
-        std::printf("%s: %s\n", name.c_str(), std::strerror(errno));
+        std::fprintf(stderr, "%s: %s\n", name.c_str(), std::strerror(errno));
         return false;
     }
     std::vector<std::uint8_t> content(to.size());
