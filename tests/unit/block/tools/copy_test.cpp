@@ -1,4 +1,5 @@
 // CopyJob against a plain copy: holes, concatenation, windows, a failing source.
+#include "block/tools/common/image_opening.h"
 #include "block/tools/img/copy.h"
 #include "tests/support/block_bench.h"
 
