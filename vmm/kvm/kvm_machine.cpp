@@ -74,6 +74,7 @@ Result<void> KvmMachine::probe() {
     caps_.dirty_ring_bytes = number(KVM_CAP_DIRTY_LOG_RING);
     caps_.irqfd_resample = number(KVM_CAP_IRQFD_RESAMPLE);
     caps_.tsc_deadline = number(KVM_CAP_TSC_DEADLINE_TIMER);
+    caps_.debug_blocks_irqs = number(KVM_CAP_SET_GUEST_DEBUG2) & KVM_GUESTDBG_BLOCKIRQ;
     caps_.mce_banks = number(KVM_CAP_MCE);
     int size = api_.ioctl(device_.get(), KVM_GET_VCPU_MMAP_SIZE, std::uintptr_t(0));
     if (size < int(sizeof(kvm_run))) return kvm_error("KVM_GET_VCPU_MMAP_SIZE", size < 0 ? size : -EINVAL);

@@ -46,6 +46,7 @@ struct KvmCaps {
     unsigned dirty_ring_bytes = 0; // largest dirty ring; 0: none
     bool irqfd_resample = false;
     bool tsc_deadline = false;
+    bool debug_blocks_irqs = false;
     unsigned mce_banks = 0;
 };
 

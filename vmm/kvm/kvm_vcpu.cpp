@@ -49,7 +49,7 @@ Result<std::unique_ptr<KvmVcpu>> KvmVcpu::create(Config config) {
     TRY(vcpu->set_up_cpuid());
     TRY(vcpu->set_up_tsc());
     TRY(vcpu->set_up_machine_check());
-    vcpu->find_msrs();
+    TRY(vcpu->find_msrs());
     vcpu->machine_.add_gate_user(*vcpu);
     vcpu->reset(vcpu->config_.bsp);
     if (!vcpu->error_.empty()) return Error(vcpu->error_);
@@ -108,7 +108,7 @@ Result<void> KvmVcpu::set_up_machine_check() {
     return {};
 }
 
-void KvmVcpu::find_msrs() {
+Result<void> KvmVcpu::find_msrs() {
     std::vector<kvm_msr_entry> entries;
     for (StateMsr const& row : state_msrs())
         if (machine_.saves_msr(row.index)) entries.push_back(msr_entry(row.index, 0));
@@ -117,9 +117,11 @@ void KvmVcpu::find_msrs() {
     unsigned banks = config_.model.has(x86::Feature::mca) ? unsigned(scratch.mc_banks.size() / 4) : 0;
     std::size_t n = array_msrs(scratch, banks, arrays);
     for (std::size_t i = 0; i < n; ++i) entries.push_back(msr_entry(arrays[i].index, 0));
-    transfer_msrs(machine_.api(), vcpu_.get(), abi::get_msrs, entries,
-                  [&](std::uint32_t index) { machine_.note_refused_msr(index); });
+    auto refused = [&](std::uint32_t index) { machine_.note_refused_msr(index); };
+    int result = transfer_msrs(machine_.api(), vcpu_.get(), abi::get_msrs, entries, refused);
+    if (result < 0) return kvm_error("KVM_GET_MSRS", result);
     for (kvm_msr_entry const& e : entries) msrs_.push_back(e.index);
+    return {};
 }
 
 // --- asking from outside ---
@@ -438,6 +440,8 @@ Result<void> KvmVcpu::set_guest_debug(GuestDebug const& request) {
     if (request.single_step || request.software_breakpoints || !request.hardware.empty())
         debug.control = KVM_GUESTDBG_ENABLE;
     if (request.single_step) debug.control |= KVM_GUESTDBG_SINGLESTEP;
+    // KVM steps by setting TF, and an interrupt would push it: the guest would trap at its IRET, long after.
+    if (request.single_step && machine_.caps().debug_blocks_irqs) debug.control |= KVM_GUESTDBG_BLOCKIRQ;
     if (request.software_breakpoints) debug.control |= KVM_GUESTDBG_USE_SW_BP;
     if (request.hardware.size() > 4)
         return error("a CPU has four hardware breakpoints, not {}", request.hardware.size());

@@ -17,14 +17,14 @@ namespace vmm::kvm {
 
 // What a debugger asks of the CPU (KVM_SET_GUEST_DEBUG).
 struct GuestDebug {
-    bool single_step = false;
+    bool single_step = false;          // without interrupts, where the host's KVM can hold them back
     bool software_breakpoints = false; // INT3 comes out as ExitReason::debug
     struct Hardware {
         std::uint64_t address = 0;
         unsigned type = 0; // DR7 R/W: 0 execute, 1 write, 3 read or write
         unsigned size = 1; // 1, 2, 4, 8
     };
-    std::vector<Hardware> hardware; // at most 4
+    std::vector<Hardware> hardware{}; // at most 4
 };
 
 class KvmVcpu final : public Vcpu, private GateUser {
@@ -66,7 +66,7 @@ private:
     Result<void> set_up_cpuid();
     Result<void> set_up_tsc();
     Result<void> set_up_machine_check();
-    void find_msrs();
+    Result<void> find_msrs();
 
     bool in_guest() const override { return in_guest_.load(std::memory_order_seq_cst); }
     void kick() override;

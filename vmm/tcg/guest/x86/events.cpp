@@ -12,11 +12,24 @@ static bool interrupt_allowed(State const& s) { return (s.rflags & flag::if_) &&
 bool event_waits(State const& s, bool interrupt) {
     if (s.activity == Activity::shutdown) return s.init_pending;
     if (s.activity == Activity::wait_for_sipi) return s.init_pending || s.sipi_pending;
-    return s.init_pending || (s.nmi_pending && !s.nmi_blocked) || (interrupt && interrupt_allowed(s));
+    return s.event_pending || s.init_pending || (s.nmi_pending && !s.nmi_blocked) ||
+           (interrupt && interrupt_allowed(s));
+}
+
+// An event another engine had accepted but not delivered when its state was taken. Faults and software interrupts come
+// again by themselves, for RIP is still at the instruction.
+static bool deliver_carried_event(X86Context& c) {
+    State& s = c.state;
+    bool external = !s.event_is_software && (s.event_vector >= 32 || s.event_vector == vec::nmi);
+    s.event_pending = false;
+    if (!external) return false;
+    deliver_interrupt(c, s.event_vector, s.event_vector == vec::nmi);
+    return true;
 }
 
 bool handle_events(X86Context& c, bool bsp) {
     State& s = c.state;
+    if (s.event_pending && s.activity == Activity::running && !s.init_pending && deliver_carried_event(c)) return true;
     if (s.init_pending) {
         apply_init(s, c.model->signature(), bsp);
         state_replaced(c);

@@ -1,0 +1,250 @@
+// The run loop of a vCPU, exit by exit, on a fake KVM.
+#include "fixture.h"
+
+#include <thread>
+
+namespace vmm::kvm {
+
+namespace {
+
+using KvmVcpuTest = KvmFixture;
+
+std::function<int(kvm_run&)> port(bool out, std::uint16_t number, std::uint8_t size, std::uint32_t count,
+                                  std::vector<std::uint8_t> data = {}) {
+    return [=](kvm_run& run) {
+        run.exit_reason = KVM_EXIT_IO;
+        run.io.direction = out ? KVM_EXIT_IO_OUT : KVM_EXIT_IO_IN;
+        run.io.port = number, run.io.size = size, run.io.count = count, run.io.data_offset = 4096;
+        std::memcpy(reinterpret_cast<std::uint8_t*>(&run) + 4096, data.data(), data.size());
+        return 0;
+    };
+}
+std::function<int(kvm_run&)> exit_with(std::uint32_t reason) {
+    return [=](kvm_run& run) { return run.exit_reason = reason, 0; };
+}
+
+} // namespace
+
+TEST_F(KvmVcpuTest, a_repeated_port_write_arrives_item_by_item) {
+    ASSERT_TRUE(start());
+    fake.script = {port(true, 0x3f8, 2, 3, {1, 2, 3, 4, 5, 6}), exit_with(KVM_EXIT_HLT)};
+    EXPECT_EQ(vcpu->run(0), ExitReason::halted);
+    ASSERT_EQ(bus.port_writes.size(), 3u);
+    EXPECT_EQ(bus.port_writes[1], (FakeBus::Access{0x3f8, 2, 0x0403}));
+}
+
+TEST_F(KvmVcpuTest, a_port_read_returns_its_bytes_in_the_run_page) {
+    ASSERT_TRUE(start());
+    std::uint32_t seen = 0;
+    fake.script = {port(false, 0x60, 4, 1), [&](kvm_run& run) {
+                       std::memcpy(&seen, reinterpret_cast<std::uint8_t*>(&run) + 4096, 4);
+                       return run.exit_reason = KVM_EXIT_HLT, 0;
+                   }};
+    vcpu->run(0);
+    EXPECT_EQ(seen, 0x60606060u);
+}
+
+TEST_F(KvmVcpuTest, an_odd_mmio_length_is_split_into_powers_of_two) {
+    ASSERT_TRUE(start());
+    fake.script = {[](kvm_run& run) {
+                       run.exit_reason = KVM_EXIT_MMIO;
+                       run.mmio.phys_addr = 0x9000'0000, run.mmio.len = 7, run.mmio.is_write = 1;
+                       for (unsigned i = 0; i < 7; ++i) run.mmio.data[i] = std::uint8_t(i + 1);
+                       return 0;
+                   },
+                   exit_with(KVM_EXIT_HLT)};
+    vcpu->run(0);
+    ASSERT_EQ(bus.mmio_writes.size(), 3u);
+    EXPECT_EQ(bus.mmio_writes[0], (FakeBus::Access{0x9000'0000, 4, 0x04030201}));
+    EXPECT_EQ(bus.mmio_writes[1], (FakeBus::Access{0x9000'0004, 2, 0x0605}));
+    EXPECT_EQ(bus.mmio_writes[2], (FakeBus::Access{0x9000'0006, 1, 7}));
+}
+
+TEST_F(KvmVcpuTest, an_exit_asked_for_amid_io_comes_after_the_instruction_finished) {
+    ASSERT_TRUE(start());
+    bus.on_port_write = [&](auto...) { vcpu->request_exit(); };
+    fake.script = {port(true, 0x80, 1, 1, {1})};
+    unsigned before = unsigned(vcpu->exits());
+    EXPECT_EQ(vcpu->run(0), ExitReason::requested);
+    EXPECT_EQ(vcpu->exits() - before, 2u) << "KVM must be entered once more, with immediate_exit, to finish the OUT";
+}
+
+TEST_F(KvmVcpuTest, an_interrupt_waits_for_the_window_and_is_injected_once) {
+    ASSERT_TRUE(start());
+    bus.pending = true;
+    fake.script = {[](kvm_run& run) {
+                       EXPECT_TRUE(run.request_interrupt_window);
+                       run.exit_reason = KVM_EXIT_IRQ_WINDOW_OPEN, run.ready_for_interrupt_injection = run.if_flag = 1;
+                       return 0;
+                   },
+                   [&](kvm_run& run) {
+                       EXPECT_EQ(fake.interrupts, std::vector<std::uint32_t>{0x40});
+                       EXPECT_FALSE(run.request_interrupt_window);
+                       return run.exit_reason = KVM_EXIT_HLT, 0;
+                   }};
+    EXPECT_EQ(vcpu->run(0), ExitReason::halted);
+    EXPECT_EQ(bus.acknowledged, 1u);
+}
+
+TEST_F(KvmVcpuTest, a_halted_cpu_wakes_for_an_interrupt_only_with_if_set) {
+    ASSERT_TRUE(start());
+    auto halt = [](bool interrupts) {
+        return [=](kvm_run& run) { return run.exit_reason = KVM_EXIT_HLT, run.if_flag = interrupts, 0; };
+    };
+    fake.script = {halt(false)};
+    EXPECT_EQ(vcpu->run(0), ExitReason::halted);
+    bus.pending = true;
+    EXPECT_FALSE(vcpu->has_work());
+    EXPECT_EQ(vcpu->run(0), ExitReason::halted);
+    vcpu->signal(CpuSignal::nmi, 0);
+    EXPECT_TRUE(vcpu->has_work());
+    bus.pending = false;
+    fake.script = {halt(true)};
+    EXPECT_EQ(vcpu->run(0), ExitReason::halted);
+    EXPECT_FALSE(vcpu->has_work());
+    bus.pending = true;
+    EXPECT_TRUE(vcpu->has_work());
+}
+
+TEST_F(KvmVcpuTest, cr8_goes_both_ways) {
+    ASSERT_TRUE(start());
+    bus.cr8 = 5;
+    fake.script = {[](kvm_run& run) {
+        EXPECT_EQ(run.cr8, 5u);
+        run.cr8 = 9;
+        return run.exit_reason = KVM_EXIT_HLT, 0;
+    }};
+    vcpu->run(0);
+    EXPECT_EQ(bus.cr8, 9);
+}
+
+TEST_F(KvmVcpuTest, init_then_sipi_starts_the_cpu_where_the_vector_says) {
+    ASSERT_TRUE(start());
+    vcpu->reset(false);
+    EXPECT_EQ(vcpu->run(0), ExitReason::wait_for_sipi);
+    EXPECT_FALSE(vcpu->has_work());
+    vcpu->signal(CpuSignal::sipi, 0x9a);
+    EXPECT_TRUE(vcpu->has_work());
+    vcpu->signal(CpuSignal::nmi, 0);
+    fake.script = {exit_with(KVM_EXIT_HLT)};
+    EXPECT_EQ(vcpu->run(0), ExitReason::halted);
+    x86::State s = vcpu->state();
+    EXPECT_EQ(s.seg[x86::cs].base, 0x9a000u);
+    EXPECT_EQ(s.seg[x86::cs].selector, 0x9a00u);
+    EXPECT_EQ(s.rip, 0u);
+    vcpu->signal(CpuSignal::sipi, 0x10); // a running CPU ignores it
+    vcpu->request_exit();
+    vcpu->run(0);
+    EXPECT_EQ(vcpu->state().seg[x86::cs].base, 0x9a000u);
+}
+
+TEST_F(KvmVcpuTest, an_msr_nobody_knows_is_refused_and_a_known_one_answered) {
+    ASSERT_TRUE(start());
+    auto read = [](std::uint32_t index) {
+        return [=](kvm_run& run) {
+            run.exit_reason = KVM_EXIT_X86_RDMSR, run.msr.index = index;
+            return 0;
+        };
+    };
+    fake.script = {read(0x802),
+                   [&](kvm_run& run) {
+                       EXPECT_EQ(run.msr.error, 1);
+                       return read(0x1b)(run);
+                   },
+                   [&](kvm_run& run) {
+                       EXPECT_EQ(run.msr.error, 0);
+                       EXPECT_EQ(run.msr.data, bus.apic_base);
+                       return run.exit_reason = KVM_EXIT_SHUTDOWN, 0;
+                   }};
+    EXPECT_EQ(vcpu->run(0), ExitReason::shutdown);
+}
+
+TEST_F(KvmVcpuTest, an_emulation_failure_is_told_with_bytes_and_registers) {
+    ASSERT_TRUE(start());
+    x86::State s = vcpu->state();
+    s.gpr[x86::rax] = 0x1122334455667788;
+    vcpu->set_state(s);
+    fake.script = {[](kvm_run& run) {
+        run.exit_reason = KVM_EXIT_INTERNAL_ERROR;
+        run.emulation_failure.suberror = KVM_INTERNAL_ERROR_EMULATION;
+        run.emulation_failure.ndata = 4;
+        run.emulation_failure.flags = KVM_INTERNAL_ERROR_EMULATION_FLAG_INSTRUCTION_BYTES;
+        run.emulation_failure.insn_size = 3;
+        run.emulation_failure.insn_bytes[0] = 0x0f, run.emulation_failure.insn_bytes[1] = 0xae,
+        run.emulation_failure.insn_bytes[2] = 0x20;
+        return 0;
+    }};
+    EXPECT_EQ(vcpu->run(0), ExitReason::internal_error);
+    EXPECT_NE(vcpu->error_text().find("code: 0f ae 20"), std::string::npos) << vcpu->error_text();
+    EXPECT_NE(vcpu->error_text().find("1122334455667788"), std::string::npos);
+}
+
+TEST_F(KvmVcpuTest, every_unknown_exit_and_failed_entry_ends_in_an_error) {
+    ASSERT_TRUE(start());
+    for (std::uint32_t reason : {0u, 9u, 999u}) {
+        vcpu = KvmVcpu::create({.machine = *machine, .bus = bus, .model = model, .cpuid = {}, .bsp = true}).value();
+        fake.script = {exit_with(reason)};
+        EXPECT_EQ(vcpu->run(0), ExitReason::internal_error) << reason;
+        EXPECT_FALSE(vcpu->error_text().empty());
+    }
+}
+
+TEST_F(KvmVcpuTest, a_kick_from_another_thread_is_never_lost) {
+    ASSERT_TRUE(start());
+    // KVM_RUN that only ends when kicked, as a guest in an endless loop.
+    std::function<int(kvm_run&)> endless = [&](kvm_run& run) {
+        while (!__atomic_load_n(&run.immediate_exit, __ATOMIC_SEQ_CST)) std::this_thread::yield();
+        return -EINTR;
+    };
+    for (unsigned n = 0; n < 2000; ++n) {
+        fake.script.assign(4, endless);
+        std::thread other([&] { vcpu->request_exit(); });
+        EXPECT_EQ(vcpu->run(0), ExitReason::requested);
+        other.join();
+    }
+}
+
+TEST_F(KvmVcpuTest, slots_change_only_while_no_cpu_is_in_the_guest) {
+    ASSERT_TRUE(start());
+    std::atomic<bool> inside{false}, stop{false};
+    std::thread runner([&] {
+        while (!stop) {
+            fake.script = {[&](kvm_run& run) {
+                inside = true;
+                while (!__atomic_load_n(&run.immediate_exit, __ATOMIC_SEQ_CST)) std::this_thread::yield();
+                inside = false;
+                return -EINTR;
+            }};
+            vcpu->run(0);
+        }
+    });
+    for (unsigned n = 0; n < 50; ++n) {
+        while (!inside) std::this_thread::yield();
+        auto id = memory.map({.name = "rom",
+                              .range = AddressRange::of(0x10000, 0x1000),
+                              .backing = Backing::of_ram(*ram),
+                              .priority = 1,
+                              .use = MapFor::reads});
+        EXPECT_EQ(fake.slots.size(), 3u);
+        memory.unmap(id);
+        vcpu->request_exit();
+    }
+    stop = true;
+    vcpu->request_exit();
+    runner.join();
+    EXPECT_FALSE(machine->broken());
+}
+
+TEST_F(KvmVcpuTest, dirty_pages_reach_their_blocks) {
+    ASSERT_TRUE(start());
+    ram->start_dirty_log();
+    memory.notify_dirty_log_changed();
+    ASSERT_EQ(fake.slots.begin()->second.flags, unsigned(KVM_MEM_LOG_DIRTY_PAGES));
+    fake.dirty_bits = {1ull << 5, 0, 1};
+    ASSERT_TRUE(machine->sync_dirty_log());
+    EXPECT_TRUE(ram->page_dirty(5 * page_size));
+    EXPECT_TRUE(ram->page_dirty(128 * page_size));
+    EXPECT_FALSE(ram->page_dirty(6 * page_size));
+}
+
+} // namespace vmm::kvm
