@@ -15,6 +15,8 @@ constexpr std::size_t spare_bytes = 256 * 1024, max_spare = 16;
 constexpr std::uint32_t sparse_read_bytes = 64 * 1024;
 // Requests read in a row before others on the loop get their turn.
 constexpr unsigned burst = 64;
+// How long the replies to a client that has left may take.
+constexpr Nanoseconds goodbye_timeout = 30 * nanoseconds_per_second;
 
 template <class T> ConstBytes bytes_of(T const& value) {
     return {reinterpret_cast<std::uint8_t const*>(&value), sizeof value};
@@ -48,9 +50,12 @@ Task<void> Session::run() {
     if (chosen_.target) {
         Result<void> served = co_await serve();
         if (!served.ok()) report(served.error());
+        if (!served.ok()) shut_down();
+        // A client that leaves still gets the replies to what it asked, if it reads them.
+        Deadline patience(server_.loop(), goodbye_timeout, [this] { shut_down(); });
+        while (in_flight_ > 0) co_await request_done_.wait();
     }
     shut_down();
-    while (in_flight_ > 0) co_await request_done_.wait();
 }
 
 Task<Result<void>> Session::serve() {
