@@ -3,14 +3,16 @@
 #include "block/nbd/wire_reader.h"
 
 #include <algorithm>
+#include <bit>
 #include <cerrno>
 
 namespace vmm::block::nbd {
 
 namespace {
 
-// Requests up to this size use kept buffers; longer ones take fresh memory.
-constexpr std::size_t spare_bytes = 256 * 1024, max_spare = 16;
+// Buffers have sizes of powers of two from this on, and are kept for later requests up to a total: fresh memory costs a
+// page fault every 4 KiB.
+constexpr std::size_t least_buffer_bytes = 64 * 1024, max_spare_bytes = 16u << 20;
 // From this length on a read first asks which parts are holes, so that zeroes need not travel.
 constexpr std::uint32_t sparse_read_bytes = 64 * 1024;
 // Requests read in a row before others on the loop get their turn.
@@ -156,15 +158,21 @@ Result<void> Session::check(Request const& request) const {
 }
 
 AlignedBuffer Session::take_buffer(std::size_t size) {
-    if (size == 0 || size > spare_bytes) return size == 0 ? AlignedBuffer() : AlignedBuffer(size);
-    if (spare_.empty()) return AlignedBuffer(spare_bytes);
+    if (size == 0) return AlignedBuffer();
+    std::size_t rounded = std::max(std::bit_ceil(size), least_buffer_bytes);
+    auto found = std::ranges::find(spare_, rounded, &AlignedBuffer::size);
+    if (found == spare_.end()) return AlignedBuffer(rounded);
+    std::swap(*found, spare_.back());
     AlignedBuffer buffer = std::move(spare_.back());
     spare_.pop_back();
+    spare_bytes_ -= rounded;
     return buffer;
 }
 
 void Session::give_back(AlignedBuffer buffer) {
-    if (buffer.size() == spare_bytes && spare_.size() < max_spare) spare_.push_back(std::move(buffer));
+    if (!buffer || spare_bytes_ + buffer.size() > max_spare_bytes) return;
+    spare_bytes_ += buffer.size();
+    spare_.push_back(std::move(buffer));
 }
 
 Task<Result<void>> Session::send(ConstIoSpans parts) {

@@ -48,7 +48,8 @@ private:
     AsyncMutex sending_;
     std::size_t in_flight_ = 0, bytes_in_flight_ = 0;
     AsyncCondition request_done_;
-    std::vector<AlignedBuffer> spare_; // of spare_bytes each
+    std::vector<AlignedBuffer> spare_; // for reuse
+    std::size_t spare_bytes_ = 0;      // their sizes together
 };
 
 } // namespace vmm::block::nbd
