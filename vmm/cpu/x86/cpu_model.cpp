@@ -105,7 +105,8 @@ FeatureSet tcg_features() {
     add(set, {vme,        pcid,   x2apic, tsc_deadline, aes,    pclmulqdq,  rdrand,   monitor,    fsgsbase,
               tsc_adjust, smep,   erms,   invpcid,      rdseed, adx,        smap,     clflushopt, clwb,
               sha_ni,     umip,   rdpid,  fsrm,         mmxext, pdpe1gb,    rdtscp,   prefetchw,  wbnoinvd,
-              xsaveopt,   xsavec, arat,   Feature::ss,  ht,     cmp_legacy, cr8legacy});
+              xsaveopt,   xsavec, arat,   Feature::ss,  ht,     cmp_legacy, cr8legacy,
+              fdp_excptn_only, zero_fcs_fds});
     // Translated code runs these 1:1 on the host, and their interpretation is checked against it: no host support, no
     // feature.
     FeatureSet host = host_features();

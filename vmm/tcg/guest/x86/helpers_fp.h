@@ -36,6 +36,7 @@ inline constexpr unsigned data_shift = 4, mask_shift = 8, index_shift = 12, scal
 inline constexpr std::uint64_t index64 = 1 << 18;   // gathers: 64-bit indices
 inline constexpr std::uint64_t address32 = 1 << 19; // gathers: the address wraps at 32 bits
 inline constexpr std::uint64_t mmx = 1 << 20;       // MASKMOVQ
+inline constexpr unsigned segment_shift = 21;       // gathers: 3 bits
 } // namespace masked_arg
 
 } // namespace vmm::tcg::x86

@@ -1,4 +1,5 @@
 // Helpers of SSE and AVX: MXCSR, exceptions, masked moves and gathers.
+#include "vmm/tcg/guest/x86/guest_memory.h"
 #include "vmm/tcg/guest/x86/helpers.h"
 #include "vmm/tcg/guest/x86/helpers_fp.h"
 #include "vmm/tcg/guest/x86/mmu.h"
@@ -55,7 +56,8 @@ std::uint64_t vector_mask_move(X86Context& c, std::uint64_t a, std::uint64_t add
     }
     // The byte-wise ones access all of their memory, whatever the mask says, upper half first.
     if (element == 1) {
-        if (bytes == 16 && !c.mmu->probe_write(address + 8, 8, c.mmu->view())) return 0;
+        std::uint64_t const upper = c.state.code64() ? address + 8 : std::uint32_t(address + 8);
+        if (bytes == 16 && !c.mmu->probe_write(upper, 8, c.mmu->view())) return 0;
         if (!c.mmu->probe_write(address, 8, c.mmu->view())) return 0;
     }
     for (unsigned i = 0; i < bytes; i += element) {
@@ -71,18 +73,21 @@ std::uint64_t vector_mask_move(X86Context& c, std::uint64_t a, std::uint64_t add
 
 // VGATHERxxx, VPGATHERxx: elements whose mask has its top bit set; each done is taken out of the mask, so that a fault
 // in between can be restarted.
-std::uint64_t vector_gather(X86Context& c, std::uint64_t a, std::uint64_t base, std::uint64_t segment_base) {
+std::uint64_t vector_gather(X86Context& c, std::uint64_t a, std::uint64_t base, std::uint64_t) {
+    auto const segment = Seg(a >> masked_arg::segment_shift & 7);
     unsigned element = 1u << (a >> masked_arg::element_shift & 3), index_bytes = a & masked_arg::index64 ? 8 : 4;
     unsigned bytes = a & masked_arg::wide_vector ? 32 : 16, scale = a >> masked_arg::scale_shift & 3;
     unsigned count = bytes / std::max(element, index_bytes);
     auto* data = reinterpret_cast<std::uint8_t*>(&c.state.ymm[a >> masked_arg::data_shift & 15]);
     auto* mask = reinterpret_cast<std::uint8_t*>(&c.state.ymm[a >> masked_arg::mask_shift & 15]);
     auto const* index = reinterpret_cast<std::uint8_t const*>(&c.state.ymm[a >> masked_arg::index_shift & 15]);
-    // The mask is first spread over its whole elements, then cleared one by one.
-    for (unsigned i = 0; i < count; i++) {
+    // The mask is first spread over whole elements of the vector's length, then cleared one by one.
+    for (unsigned i = 0; i < bytes / element; i++) {
         std::uint8_t* m = mask + i * element;
-        if (!(m[element - 1] & 0x80)) std::memset(m, 0, element);
+        std::memset(m, m[element - 1] & 0x80 ? 0xff : 0, element);
     }
+    std::memset(mask + bytes, 0, 32 - bytes);
+    unsigned const used = count * element;
     for (unsigned i = 0; i < count; i++) {
         std::uint8_t* m = mask + i * element;
         if (!(m[element - 1] & 0x80)) continue;
@@ -96,12 +101,15 @@ std::uint64_t vector_gather(X86Context& c, std::uint64_t a, std::uint64_t base, 
         }
         std::uint64_t va = base + (std::uint64_t(offset) << scale);
         if (a & masked_arg::address32) va = std::uint32_t(va);
-        va += segment_base;
-        if (!c.state.code64()) va = std::uint32_t(va);
+        if (!segment_allows(c, segment, va, element, false)) {
+            c.raise(segment == ss ? vec::ss : vec::gp, 0);
+            return 0;
+        }
+        va = segment_linear(c, segment, va);
         if (!c.engine.memory->load(c.engine, va, element, data + i * element)) return 0;
+        std::memset(data + bytes, 0, 32 - bytes); // with the first element, as faults show on hardware
         std::memset(m, 0, element);
     }
-    unsigned used = count * element;
     std::memset(mask, 0, 32);
     std::memset(data + used, 0, 32 - used);
     return 0;

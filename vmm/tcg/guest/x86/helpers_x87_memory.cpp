@@ -1,7 +1,9 @@
 // x87 instructions that store, and those on 80-bit, BCD, environment and state images (SDM vol. 1 8.1.10).
+#include "vmm/cpu/x86/cpu_model.h"
 #include "vmm/tcg/guest/x86/guest_copy.h"
 #include "vmm/tcg/guest/x86/helpers.h"
 #include "vmm/tcg/guest/x86/helpers_fp.h"
+#include "vmm/tcg/guest/x86/mmu.h"
 #include "vmm/tcg/guest/x86/x87_unit.h"
 
 #include <cstring>
@@ -72,6 +74,7 @@ void words_to_environment(X86Context& c, bool wide, Words const& w) {
         x.fdp = w[5];
         x.fds = std::uint16_t(w[6]);
     }
+    if (c.model->has(Feature::zero_fcs_fds)) x.fcs = x.fds = 0;
     update_summary(x);
 }
 
@@ -92,11 +95,24 @@ bool load_environment(X86Context& c, std::uint64_t address, bool wide, Words& wo
 }
 unsigned environment_bytes(bool wide) { return wide ? environment32_bytes : environment16_bytes; }
 
+// Faults where hardware does: at the first byte, then at the last.
+bool readable(X86Context& c, std::uint64_t address, unsigned bytes) {
+    std::uint8_t byte;
+    return guest_load(c, address, &byte, 1) && guest_load(c, address + bytes - 1, &byte, 1);
+}
+
 void fldenv(X86Context& c, std::uint64_t address, bool wide) {
     Words words;
+    if (!readable(c, address, environment_bytes(wide))) return;
     if (load_environment(c, address, wide, words)) words_to_environment(c, wide, words);
 }
+// Nothing is stored unless all of it can be.
+bool writable(X86Context& c, std::uint64_t address, unsigned bytes) {
+    View const view = c.mmu->view();
+    return c.mmu->probe_write(address, 1, view) && c.mmu->probe_write(address + bytes - 1, 1, view);
+}
 void fnstenv(X86Context& c, std::uint64_t address, bool wide) {
+    if (!writable(c, address, environment_bytes(wide))) return;
     if (!store_environment(c, address, wide)) return;
     c.state.x87.fcw |= fsw::exceptions;
     update_summary(c.state.x87);
@@ -108,12 +124,14 @@ void fnsave(X86Context& c, std::uint64_t address, bool wide) {
         std::memcpy(image + register_bytes * i, &r.mantissa, 8);
         std::memcpy(image + register_bytes * i + 8, &r.sign_exponent, 2);
     }
+    if (!writable(c, address, environment_bytes(wide) + sizeof image)) return;
     if (!store_environment(c, address, wide)) return;
     if (guest_store(c, address + environment_bytes(wide), image, sizeof image)) x87_reset(c);
 }
 void frstor(X86Context& c, std::uint64_t address, bool wide) {
     Words words;
     std::uint8_t image[8 * register_bytes];
+    if (!readable(c, address, environment_bytes(wide) + sizeof image)) return;
     if (!load_environment(c, address, wide, words)) return;
     if (!guest_load(c, address + environment_bytes(wide), image, sizeof image)) return;
     words_to_environment(c, wide, words);

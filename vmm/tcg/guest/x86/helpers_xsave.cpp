@@ -4,6 +4,7 @@
 #include "vmm/tcg/guest/x86/guest_copy.h"
 #include "vmm/tcg/guest/x86/helpers.h"
 #include "vmm/tcg/guest/x86/helpers_fp.h"
+#include "vmm/tcg/guest/x86/mmu.h"
 
 #include <algorithm>
 #include <array>
@@ -60,13 +61,16 @@ void x87_to_bytes(X87 const& x, bool wide, std::uint8_t* p) {
         put(p + st_at + 16 * i + 8, r.sign_exponent);
     }
 }
-void x87_from_bytes(X87& x, bool wide, std::uint8_t const* p) {
+// FIP has as many bits as linear addresses can have; FDP has all.
+std::uint64_t instruction_pointer(std::uint64_t v) { return std::uint64_t(std::int64_t(v << 7) >> 7); }
+
+void x87_from_bytes(X87& x, bool wide, bool selectors, std::uint8_t const* p) {
     x.fcw = std::uint16_t((get<std::uint16_t>(p + fcw_at) & fcw_writable) | fcw_fixed);
     x.fsw = get<std::uint16_t>(p + fsw_at);
     x.tags = p[tags_at];
     x.fop = get<std::uint16_t>(p + fop_at) & 0x7ff;
     if (wide) {
-        x.fip = get<std::uint64_t>(p + fip_at);
+        x.fip = instruction_pointer(get<std::uint64_t>(p + fip_at));
         x.fdp = get<std::uint64_t>(p + fdp_at);
         x.fcs = x.fds = 0;
     } else {
@@ -75,6 +79,7 @@ void x87_from_bytes(X87& x, bool wide, std::uint8_t const* p) {
         x.fdp = get<std::uint32_t>(p + fdp_at);
         x.fds = get<std::uint16_t>(p + fdp_at + 4);
     }
+    if (!selectors) x.fcs = x.fds = 0;
     update_summary(x);
     for (unsigned i = 0; i < 8; i++)
         st(x, i) = {.mantissa = get<std::uint64_t>(p + st_at + 16 * i),
@@ -179,7 +184,7 @@ void restore_components(X86Context& c, Image const& image, std::uint64_t wanted,
     unsigned n = vector_count(c);
     if (wanted & xcr0::x87) {
         if (load & xcr0::x87)
-            x87_from_bytes(c.state.x87, wide, image.legacy);
+            x87_from_bytes(c.state.x87, wide, !c.model->has(Feature::zero_fcs_fds), image.legacy);
         else
             x87_initialize(c.state.x87);
     }
@@ -205,6 +210,9 @@ namespace helper {
 
 std::uint64_t fxsave(X86Context& c, std::uint64_t address, std::uint64_t wide, std::uint64_t) {
     if (misaligned(c, address, 16)) return 0;
+    // Nothing is stored unless all of it can be; the end is looked at first, as faults show on hardware.
+    if (!c.mmu->probe_write(address + legacy_bytes - 1, 1, c.mmu->view())) return 0;
+    if (!c.mmu->probe_write(address, 1, c.mmu->view())) return 0;
     if (!store_x87(c, address, wide) || !store_mxcsr(c, address)) return 0;
     store_xmm(c, address);
     return 0;
@@ -213,13 +221,14 @@ std::uint64_t fxsave(X86Context& c, std::uint64_t address, std::uint64_t wide, s
 std::uint64_t fxrstor(X86Context& c, std::uint64_t address, std::uint64_t wide, std::uint64_t) {
     if (misaligned(c, address, 16)) return 0;
     std::uint8_t image[legacy_bytes];
+    if (!guest_load(c, address + legacy_bytes - 1, image, 1)) return 0; // the end first, as faults show on hardware
     if (!guest_load(c, address, image, xmm_at + 16 * vector_count(c))) return 0;
     std::uint32_t mxcsr = get<std::uint32_t>(image + mxcsr_at);
     if (mxcsr & ~mxcsr_mask) {
         c.raise(vec::gp, 0);
         return 0;
     }
-    x87_from_bytes(c.state.x87, wide, image);
+    x87_from_bytes(c.state.x87, wide, !c.model->has(Feature::zero_fcs_fds), image);
     c.state.mxcsr = mxcsr;
     xmm_from_bytes(c, image + xmm_at);
     update_mode(c);

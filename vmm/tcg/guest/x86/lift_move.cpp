@@ -153,10 +153,16 @@ static Type stack_operand(Lifter const& l) { return ir::int_type(l.d.operand_byt
 
 bool lift_push(Lifter& l) {
     Type const t = stack_operand(l);
-    if (register_class(l, 0) == ZYDIS_REGCLASS_SEGMENT)
-        l.push(l.b.zext(t, l.b.get(Type::i16, slot::segment_selector(l.register_number(0)))));
-    else
+    if (register_class(l, 0) == ZYDIS_REGCLASS_SEGMENT) {
+        ValueId const selector = l.b.get(Type::i16, slot::segment_selector(l.register_number(0)));
+        // 64-bit code stores the whole slot, other code two bytes of it, as hardware does.
+        if (l.mode.is64()) return l.push(l.b.zext(t, selector)), true;
+        std::int64_t const bytes = ir::size_of(t);
+        l.stack_store(selector, -bytes);
+        l.adjust_stack(-bytes);
+    } else {
         l.push(l.read(0, t));
+    }
     return true;
 }
 

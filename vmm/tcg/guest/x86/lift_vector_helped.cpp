@@ -88,10 +88,8 @@ bool gather(VectorLifter& v, unsigned log2_element, bool index64) {
     if (wide) a |= masked_arg::wide_vector;
     if (index64) a |= masked_arg::index64;
     if (offset_type == Type::i32) a |= masked_arg::address32;
-    vmm::x86::Seg segment = l.segment(1);
-    bool based = !l.mode.is64() || segment == vmm::x86::fs || segment == vmm::x86::gs;
-    ValueId segment_base = based ? v.b.get(Type::i64, slot::segment_base(segment)) : l.constant(0);
-    l.call(HelperId::vector_gather, l.constant(std::int64_t(a)), base, segment_base);
+    a |= std::uint64_t(l.segment(1)) << masked_arg::segment_shift;
+    l.call(HelperId::vector_gather, l.constant(std::int64_t(a)), base);
     return true;
 }
 

@@ -25,7 +25,6 @@ bool lift_register_form(Lifter& l, Encoding e) {
         l.b.put(Type::i16, slot::gpr(vmm::x86::rax), l.b.get(Type::i16, slot::fsw));
         return true;
     }
-    if (e.group == 1 && e.modrm == 0xd0) return l.call(HelperId::x87_wait), true; // FNOP
     l.call(HelperId::x87_register, argument(l, e, vmm::x86::ds));
     return true;
 }

@@ -40,6 +40,7 @@ bool is_stack_access(X86Context& c, std::uint64_t va) {
     ZydisDecodedOperand operands[ZYDIS_MAX_OPERAND_COUNT];
     ZydisDecoderInit(&decoder, ZYDIS_MACHINE_MODE_LONG_64, ZYDIS_STACK_WIDTH_64);
     if (!ZYAN_SUCCESS(ZydisDecoderDecodeFull(&decoder, bytes.data(), bytes.size(), &insn, operands))) return false;
+    if (insn.mnemonic == ZYDIS_MNEMONIC_ENTER || insn.mnemonic == ZYDIS_MNEMONIC_LEAVE) return true;
     for (unsigned i = 0; i < insn.operand_count; ++i) {
         ZydisDecodedOperand const& o = operands[i];
         if (o.type == ZYDIS_OPERAND_TYPE_MEMORY && o.mem.segment == ZYDIS_REGISTER_SS && near_operand(s, o.mem, va))

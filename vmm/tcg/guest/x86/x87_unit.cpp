@@ -30,20 +30,28 @@ void x87_reset(X86Context& c) {
     x.fcs = x.fds = 0;
 }
 
-X87Unit::X87Unit(X86Context& c, std::uint64_t a) : c_(c), x_(c.state.x87), a_(a), entry_fsw_(c.state.x87.fsw) {
-    std::uint64_t linear = c.engine.pc_base + std::uint64_t(std::int64_t(a) >> x87_arg::offset_shift);
-    x_.fip = c.mode().is64() ? linear : std::uint32_t(linear - c.state.seg[cs].base);
-    x_.fcs = c.state.seg[cs].selector;
+X87Unit::X87Unit(X86Context& c, std::uint64_t a) : c_(c), x_(c.state.x87), a_(a), entry_fsw_(c.state.x87.fsw) {}
+
+std::uint16_t X87Unit::selector(unsigned segment) const {
+    return c_.model->has(Feature::zero_fcs_fds) ? 0 : c_.state.seg[segment].selector;
 }
 
 X87Unit::~X87Unit() {
     update_summary(x_);
-    if (x_.fsw & fsw::es) x_.fop = a_ & 0x7ff;
+    if (abandoned_) return;
+    std::uint64_t const linear = c_.engine.pc_base + std::uint64_t(std::int64_t(a_) >> x87_arg::offset_shift);
+    x_.fip = c_.mode().is64() ? linear : std::uint32_t(linear - c_.state.seg[cs].base);
+    x_.fcs = selector(cs);
+    if (data_pointer_ && !c_.model->has(Feature::fdp_excptn_only)) put_data_pointer();
+    if (!(x_.fsw & fsw::es)) return;
+    x_.fop = a_ & 0x7ff;
+    if (data_pointer_ && c_.model->has(Feature::fdp_excptn_only)) put_data_pointer();
 }
 
-void X87Unit::set_data_pointer(std::uint64_t offset) {
-    x_.fdp = offset;
-    x_.fds = c_.state.seg[a_ >> x87_arg::segment_shift & 7].selector;
+void X87Unit::set_data_pointer(std::uint64_t offset) { data_pointer_ = offset; }
+void X87Unit::put_data_pointer() {
+    x_.fdp = *data_pointer_;
+    x_.fds = selector(a_ >> x87_arg::segment_shift & 7);
 }
 void X87Unit::set_memory(std::uint64_t value) { std::memcpy(o_.memory, &value, sizeof value); }
 

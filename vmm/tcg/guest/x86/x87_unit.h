@@ -5,6 +5,7 @@
 #include "vmm/tcg/guest/x86/x87_host.h"
 
 #include <cstdint>
+#include <optional>
 
 namespace vmm::tcg::x86 {
 
@@ -77,9 +78,14 @@ public:
     // Converts ST(0) into memory(). False: nothing is to be stored.
     bool convert(X87Op op);
     // Undoes the effects on the status word: the store faulted.
-    void abandon() { x_.fsw = entry_fsw_; }
+    void abandon() {
+        x_.fsw = entry_fsw_;
+        abandoned_ = true;
+    }
 
 private:
+    std::uint16_t selector(unsigned segment) const; // as FCS and FDS hold it
+    void put_data_pointer();
     bool stack_fault(std::uint16_t c1);
     // fresh_flags: o_.status then has only what this operation raised (slower).
     void run(X87Op op, bool fresh_flags = false);
@@ -94,7 +100,8 @@ private:
     X87Operation o_;
     std::uint64_t const a_;
     std::uint16_t const entry_fsw_;
-    bool completed_ = true;
+    std::optional<std::uint64_t> data_pointer_;
+    bool completed_ = true, abandoned_ = false;
 };
 
 } // namespace vmm::tcg::x86
