@@ -16,7 +16,8 @@ constexpr std::uint64_t pml4 = 0x1000, pdpt = 0x2000, pd = 0x3000, pt_code = 0x4
 // Where the supervisor sees physical memory: far from what test programs compute by chance.
 constexpr std::uint64_t kernel_base = 0xffff900000000000;
 constexpr unsigned stub_size = 16;
-constexpr std::uint16_t kernel_code = 0x10, user_data = 0x2b, user_code64 = 0x33, tss_selector = 0x40;
+constexpr std::uint16_t kernel_code = 0x10, user_data = 0x2b, user_code32 = 0x23, user_code64 = 0x33,
+                        tss_selector = 0x40;
 
 bool has_error_code(int vector) { return vector == 8 || (vector >= 10 && vector <= 14) || vector == 17; }
 
@@ -119,7 +120,7 @@ void GuestRunner::run(Sequence const& q, Outcome& out) {
     std::memcpy(host(stack_phys), q.stack.data(), stack_size);
 
     State s = reset_state(0, true);
-    s.cr0 = cr0::pe | cr0::mp | cr0::et | cr0::ne | cr0::wp | cr0::pg;
+    s.cr0 = cr0::pe | cr0::mp | cr0::et | cr0::ne | cr0::wp | cr0::am | cr0::pg;
     s.cr3 = pml4;
     s.cr4 = cr4::pae | cr4::osfxsr | cr4::osxmmexcpt | cr4::osxsave | cr4::fsgsbase;
     s.efer = efer::sce | efer::lme | efer::lma | efer::nxe;
@@ -127,9 +128,9 @@ void GuestRunner::run(Sequence const& q, Outcome& out) {
     auto flat = [](std::uint16_t selector, std::uint16_t attributes) {
         return Segment{.base = 0, .limit = 0xffffffff, .attributes = attributes, .selector = selector};
     };
-    s.seg[cs] = flat(user_code64, 0xa0fb);
-    s.seg[ss] = flat(user_data, 0xc0f3);
-    for (unsigned i : {ds, es, fs, gs}) s.seg[i] = {.base = 0, .limit = 0, .attributes = 0, .selector = 0};
+    s.seg[cs] = q.long_mode ? flat(user_code64, 0xa0fb) : flat(user_code32, 0xc0fb);
+    for (unsigned i : {ss, ds, es}) s.seg[i] = flat(user_data, 0xc0f3);
+    for (unsigned i : {fs, gs}) s.seg[i] = {.base = 0, .limit = 0, .attributes = 0, .selector = 0};
     s.seg[tr] = {.base = kernel_base + tss, .limit = 0xffff, .attributes = 0x8b, .selector = tss_selector};
     s.seg[ldtr] = {.base = 0, .limit = 0, .attributes = 0, .selector = 0};
     s.gdtr = {kernel_base + gdt, 0x4f};
@@ -172,6 +173,9 @@ void GuestRunner::run(Sequence const& q, Outcome& out) {
     out.registers.fcw = s.x87.fcw;
     out.registers.fsw = s.x87.fsw;
     out.registers.tags = s.x87.tags;
+    out.registers.fop = s.x87.fop;
+    out.registers.fip = s.x87.fip;
+    out.registers.fdp = s.x87.fdp;
     top = s.x87.fsw >> 11 & 7;
     for (unsigned i = 0; i < 8; ++i) std::memcpy(out.registers.st[i].data(), &s.x87.r[(top + i) & 7], 10);
     std::memcpy(out.data.data(), host(data_phys), data_size);

@@ -15,6 +15,7 @@ namespace vmm::diff {
 
 struct NativeRunner::Shared {
     Registers start;
+    bool long_mode;
     std::array<std::uint8_t, data_size> data;
     std::array<std::uint8_t, stack_size> stack;
     std::array<std::uint8_t, code_size> code;
@@ -26,10 +27,12 @@ namespace {
 // The child's own state; it does nothing but run sequences, one at a time, so its signal handler may use these.
 Registers const* child_start;
 Outcome* child_out;
+std::uint16_t child_code_selector;
 bool child_in_sequence;
 ucontext_t child_home;
 alignas(64) std::uint8_t child_home_fp[4096];
 
+constexpr std::uint16_t user_code32 = 0x23, user_code64 = 0x33, user_data = 0x2b; // Linux's
 constexpr int patience_ms = 10'000; // a sequence that takes longer does not end
 
 constexpr int gpr_to_greg[] = {REG_RAX, REG_RCX, REG_RDX, REG_RBX, REG_RSP, REG_RBP, REG_RSI, REG_RDI,
@@ -50,6 +53,9 @@ void enter(ucontext_t* uc) {
     child_home = *uc;
     std::uint8_t* fp = fp_area(uc);
     std::memcpy(child_home_fp, fp, fp_size(fp));
+    auto selectors = std::uint64_t(uc->uc_mcontext.gregs[REG_CSGSFS]);
+    selectors = (selectors & ~std::uint64_t(0xffff)) | child_code_selector;
+    uc->uc_mcontext.gregs[REG_CSGSFS] = std::int64_t(selectors);
     for (unsigned i = 0; i < 16; ++i) uc->uc_mcontext.gregs[gpr_to_greg[i]] = std::int64_t(r.gpr[i]);
     uc->uc_mcontext.gregs[REG_RIP] = std::int64_t(r.rip);
     uc->uc_mcontext.gregs[REG_EFL] = std::int64_t(r.rflags);
@@ -81,17 +87,26 @@ void leave(ucontext_t* uc) {
     std::memcpy(&o.registers.fcw, fp, 2);
     std::memcpy(&o.registers.fsw, fp + 2, 2);
     o.registers.tags = fp[4];
+    std::memcpy(&o.registers.fop, fp + 6, 2);
+    std::memcpy(&o.registers.fip, fp + 8, 8);
+    std::memcpy(&o.registers.fdp, fp + 16, 8);
     std::memcpy(&o.registers.mxcsr, fp + 24, 4);
     for (unsigned i = 0; i < 8; ++i) std::memcpy(o.registers.st[i].data(), fp + 32 + 16 * i, 10);
-    std::uint64_t components = 0;
+    std::uint64_t components = 7;
     if (fp_size(fp) > upper_halves) std::memcpy(&components, fp + 512, 8);
+    if (!(components & 1)) {
+        Registers const initial;
+        o.registers.fcw = initial.fcw, o.registers.fsw = initial.fsw, o.registers.tags = initial.tags;
+        o.registers.fop = initial.fop, o.registers.fip = initial.fip, o.registers.fdp = initial.fdp;
+        o.registers.st = initial.st;
+    }
     for (unsigned i = 0; i < 16; ++i) {
         // A component in its initial state is not stored.
-        if (components & 2 || fp_size(fp) <= upper_halves)
+        if (components & 2)
             std::memcpy(o.registers.ymm[i].data(), fp + 160 + 16 * i, 16);
         else
             o.registers.ymm[i][0] = o.registers.ymm[i][1] = 0;
-        if (components & 4)
+        if (components & 4 && fp_size(fp) > upper_halves)
             std::memcpy(o.registers.ymm[i].data() + 2, fp + upper_halves + 16 * i, 16);
         else
             o.registers.ymm[i][2] = o.registers.ymm[i][3] = 0;
@@ -104,6 +119,8 @@ void leave(ucontext_t* uc) {
 }
 
 void on_signal(int, siginfo_t*, void* raw) {
+    // AC, NT and ID are what the sequence left; the first is not for this code, and sigreturn keeps the others.
+    asm volatile("pushfq\n\tandl %0, (%%rsp)\n\tpopfq" ::"i"(~0x244000) : "memory", "cc");
     auto* uc = static_cast<ucontext_t*>(raw);
     if (!child_in_sequence) {
         child_in_sequence = true;
@@ -137,6 +154,7 @@ void NativeRunner::stop_child() {
     close(to_child_);
     close(from_child_);
     kill(child_, SIGKILL);
+
     waitpid(child_, nullptr, 0);
     child_ = -1;
 }
@@ -167,6 +185,9 @@ void NativeRunner::start_child() {
     char c;
     auto* data = reinterpret_cast<std::uint8_t*>(data_base);
     while (read(down[0], &c, 1) == 1) {
+        child_code_selector = shared_->long_mode ? user_code64 : user_code32;
+        // 32-bit sequences need usable data segments and may load others; the kernel leaves them alone.
+        asm volatile("movw %w0, %%ds\n\tmovw %w0, %%es" ::"r"(user_data));
         mprotect(data, data_size, PROT_READ | PROT_WRITE);
         std::memcpy(reinterpret_cast<void*>(code_base), shared_->code.data(), code_size);
         std::memcpy(data, shared_->data.data(), data_size);
@@ -183,6 +204,7 @@ void NativeRunner::start_child() {
 bool NativeRunner::run(Sequence const& s, Outcome& out) {
     if (child_ < 0) start_child();
     shared_->start = s.start;
+    shared_->long_mode = s.long_mode;
     shared_->data = s.data;
     shared_->stack = s.stack;
     shared_->code.fill(0xcc);

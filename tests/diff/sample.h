@@ -19,7 +19,9 @@ struct Registers {
     std::array<std::array<std::uint64_t, 4>, 16> ymm{};
     std::uint32_t mxcsr = 0x1f80;
     std::uint16_t fcw = 0x37f, fsw = 0;
-    std::uint8_t tags = 0;                            // abridged
+    std::uint8_t tags = 0; // abridged
+    std::uint16_t fop = 0;
+    std::uint64_t fip = 0, fdp = 0;
     std::array<std::array<std::uint8_t, 10>, 8> st{}; // ST0..ST7
 };
 
@@ -34,6 +36,7 @@ struct Outcome {
 
 struct Sequence {
     std::uint64_t seed = 0;
+    bool long_mode = true; // else 32-bit code in compatibility mode
     Registers start;
     std::array<std::uint8_t, data_size> data{};
     std::array<std::uint8_t, stack_size> stack{};
@@ -43,10 +46,12 @@ struct Sequence {
         unsigned offset = 0, length = 0; // in `code`
         // What it does with the arithmetic flags: which it needs, gives a value, leaves undefined.
         std::uint64_t tested = 0, defined = 0, undefined = 0;
-        int target = -1;                    // a conditional jump: index of the instruction it may go to
-        int needed_by = -1;                 // must stay as long as that instruction does (a loop's counting)
-        // A fault in an MMX store may have begun the transition to MMX state: TOP and the tags are then the CPU's choice.
-        bool mmx_store = false;
+        int target = -1; // a jump: index of the instruction it may go to
+        bool falls_through = true;
+        int needed_by = -1; // must stay as long as that instruction does (a loop's counting)
+        // A faulting MMX instruction may have begun the transition to MMX state: TOP and tags are then the CPU's
+        // choice.
+        bool mmx = false;
         bool dropped = false;               // overwritten with NOPs by the minimiser
         std::uint64_t undefined_before = 0; // computed by track_flags(): flags undefined when it starts
     };
