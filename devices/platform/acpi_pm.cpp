@@ -73,17 +73,21 @@ std::uint8_t AcpiPm::read_pm_byte(unsigned offset) const {
     case reg_pmsts: return byte_of(state_.pm1_status, offset & 1);
     case reg_pmen: return byte_of(state_.pm1_enable, offset & 1);
     case reg_pmcntrl: return byte_of(state_.pm1_control, offset & 1);
-    default: break;
+    default: return 0;
     }
-    if (offset < reg_pmtmr || offset >= reg_pmtmr + 4) return 0;
-    std::uint64_t mask = (std::uint64_t(1) << timer_bits_) - 1;
-    return byte_of(ticks(needs_.timers.now()) & mask, offset - reg_pmtmr);
 }
 
 std::uint64_t AcpiPm::Pm::read(std::uint64_t offset, unsigned size) {
     device.notice_carry();
+    // One look at the clock for all bytes: a timer read must not tear.
+    std::uint64_t timer = device.ticks(device.needs_.timers.now()) & ((std::uint64_t(1) << device.timer_bits_) - 1);
     std::uint64_t value = 0;
-    for (unsigned i = 0; i < size; ++i) value |= std::uint64_t(device.read_pm_byte(unsigned(offset) + i)) << (8 * i);
+    for (unsigned i = 0; i < size; ++i) {
+        unsigned at = unsigned(offset) + i;
+        bool in_timer = at >= reg_pmtmr && at < reg_pmtmr + 4;
+        std::uint64_t byte = in_timer ? byte_of(timer, at - reg_pmtmr) : device.read_pm_byte(at);
+        value |= byte << (8 * i);
+    }
     return value;
 }
 

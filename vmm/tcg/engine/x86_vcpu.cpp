@@ -120,7 +120,8 @@ void X86Vcpu::drop_code(RamBlock& block, std::uint64_t page_offset, std::uint64_
 }
 
 bool X86Vcpu::before_code_write(EngineContext& e, RamBlock& block, std::uint64_t offset, std::uint64_t size) {
-    if (running_single_) return true;
+    if (running_single_ || !in_guest_.load(std::memory_order_relaxed))
+        return true; // not in_guest_: a frame pushed between blocks
     // The back end may have gone on to other pages than the one it was entered in: then any code may be running.
     bool moved = e.pc_base != entered_pc_base_;
     if (!moved && (&block != running_ram_ || (offset & ~(page_size - 1)) != running_page_)) return true;

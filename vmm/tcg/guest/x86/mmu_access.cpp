@@ -69,9 +69,22 @@ bool Mmu::slow_read(std::uint64_t va, unsigned size, void* to, View view) {
     return true;
 }
 
+// Whether a store may change these bytes now. False: they belong to the block being executed, and the engine executes
+// this instruction again by itself (context.h, CodeGuard).
+static bool may_change_code(EngineContext& e, FlatView const& memory, GuestPhys a, unsigned size) {
+    FlatRange const* piece = size && e.code_guard ? memory.find_write(a) : nullptr;
+    if (!piece || !piece->backing.ram || piece->range.last - a < size - 1) return true;
+    std::uint64_t offset = piece->backing.offset + (a - piece->range.first);
+    RamBlock& ram = *piece->backing.ram;
+    if (!(ram.notes(offset).load(std::memory_order_acquire) & page_has_code)) return true;
+    return e.code_guard->before_code_write(e, ram, offset, size);
+}
+
 bool Mmu::slow_write(std::uint64_t va, unsigned size, void const* from, View view) {
     Part parts[2];
     if (!translate_parts(va, size, Access::write, view, parts)) return false;
+    for (Part const& part : parts)
+        if (!may_change_code(c_.engine, bus_.memory().view(), part.phys, part.size)) return false;
     auto const* bytes = static_cast<std::uint8_t const*>(from);
     physical_write(parts[0].phys, parts[0].size, bytes);
     if (parts[1].size) physical_write(parts[1].phys, parts[1].size, bytes + parts[0].size);
@@ -140,6 +153,7 @@ void* Mmu::rmw_pointer(std::uint64_t va, unsigned size) {
     if (!readable || readable->backing.ram != piece->backing.ram) return nullptr;
     RamBlock& ram = *piece->backing.ram;
     std::uint64_t offset = piece->backing.offset + (parts[0].phys - piece->range.first);
+    if (!may_change_code(c_.engine, memory, parts[0].phys, size)) return nullptr;
     if (watching_) check_watchpoints(va, size, true);
     ram.written(offset, size);
     return ram.host() + offset;
