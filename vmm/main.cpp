@@ -1,17 +1,24 @@
 // The program `vmm`: command line in, exit status out.
 #include "vmm/base/log.h"
 #include "vmm/options/options.h"
+#include "vmm/program/doctor.h"
 #include "vmm/program/offering.h"
 #include "vmm/program/runner.h"
 
 #include <cstdio>
 #include <span>
+#include <string_view>
 
 using namespace vmm;
 
 int main(int argc, char** argv) {
     std::string program = program_name(argc > 0 ? argv[0] : nullptr);
     Log log(program);
+    if (argc == 2 && std::string_view(argv[1]) == "doctor") {
+        auto kvm = kvm::make_system_kvm_api();
+        std::fputs(examine(doctor_host(*kvm)).c_str(), stdout);
+        return 0;
+    }
     auto parsed = parse_command_line(std::span<char const* const>(argv, std::size_t(argc)), make_offering());
     if (!parsed) {
         log.fail("{}", parsed.error().message());
