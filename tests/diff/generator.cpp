@@ -201,6 +201,7 @@ private:
 
     // A gather whose indices mostly stay small.
     void gather() {
+        if (stepping_) return; // single-step traps come between a gather's elements
         Bytes g = encode_.gather_instruction();
         unsigned const index = unsigned(g[5] >> 3 & 7) | (g[1] & 0x40 ? 0 : 8);
         if (!random_.chance(6)) // VPSRLQ index, index, 53 (or VPSRLD by 21)
@@ -220,7 +221,7 @@ private:
     // PUSH imm32; POPF: mostly without TF.
     void flags_from_stack() {
         std::uint32_t flags = std::uint32_t(random_.bits()) & (random_.chance(8) ? 0x204cd5 : 0xcd5);
-        if (random_.chance(12)) flags |= 0x100;
+        if (random_.chance(12)) flags |= 0x100, stepping_ = true;
         Bytes push{0x68};
         for (int i = 0; i < 4; ++i) push.push_back(std::uint8_t(flags >> (8 * i)));
         if (add(push) && !add({0x9d}, Special::allowed)) truncate(q_.instructions.size() - 1);
@@ -335,6 +336,7 @@ private:
     Sequence q_;
     unsigned kept_ = 0;     // registers no instruction may write
     bool may_trap_ = false; // SIMD exceptions may be unmasked
+    bool stepping_ = false; // TF may be set
     bool nested_ = false;   // inside a loop or subroutine: no other
 };
 

@@ -111,6 +111,8 @@ bool operands_allowed(ZydisDecodedInstruction const& d, ZydisDecodedOperand cons
             o.mem.segment != ZYDIS_REGISTER_SS && o.mem.segment != ZYDIS_REGISTER_ES)
             return false;
         if (o.type != ZYDIS_OPERAND_TYPE_REGISTER || !(o.actions & ZYDIS_OPERAND_ACTION_MASK_WRITE)) continue;
+        // The host's descriptor tables are not ours.
+        if (ZydisRegisterGetClass(o.reg.value) == ZYDIS_REGCLASS_SEGMENT) return false;
         ZydisRegister whole = ZydisRegisterGetLargestEnclosing(ZYDIS_MACHINE_MODE_LONG_64, o.reg.value);
         if (whole < ZYDIS_REGISTER_RAX || whole > ZYDIS_REGISTER_R15) continue;
         if (kept >> unsigned(whole - ZYDIS_REGISTER_RAX) & 1) return false;

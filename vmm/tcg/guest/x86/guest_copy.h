@@ -29,6 +29,8 @@ inline bool guest_load(X86Context& c, std::uint64_t va, void* to, unsigned n) {
     return true;
 }
 inline bool guest_store(X86Context& c, std::uint64_t va, void const* from, unsigned n) {
+    // Operands across pages: all or nothing.
+    if (n <= slow_access_bytes && in_page(va, n) < n) return c.engine.memory->store(c.engine, va, n, from);
     auto const* in = static_cast<char const*>(from);
     for (unsigned step; n; n -= step, va += step, in += step) {
         step = in_page(va, n);

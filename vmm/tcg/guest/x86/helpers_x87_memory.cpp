@@ -95,10 +95,15 @@ bool load_environment(X86Context& c, std::uint64_t address, bool wide, Words& wo
 }
 unsigned environment_bytes(bool wide) { return wide ? environment32_bytes : environment16_bytes; }
 
-// Faults where hardware does: at the first byte, then at the last.
+// Environments and states begin with a 32-bit or a 16-bit word.
+unsigned first_word(unsigned image_bytes) {
+    return image_bytes == environment32_bytes || image_bytes == environment32_bytes + 8 * register_bytes ? 4 : 2;
+}
+
+// Faults where hardware does: at the first word, then at the last.
 bool readable(X86Context& c, std::uint64_t address, unsigned bytes) {
-    std::uint8_t byte;
-    return guest_load(c, address, &byte, 1) && guest_load(c, address + bytes - 1, &byte, 1);
+    std::uint8_t read[4];
+    return guest_load(c, address, read, first_word(bytes)) && guest_load(c, address + bytes - 1, read, 1);
 }
 
 void fldenv(X86Context& c, std::uint64_t address, bool wide) {
@@ -109,7 +114,7 @@ void fldenv(X86Context& c, std::uint64_t address, bool wide) {
 // Nothing is stored unless all of it can be.
 bool writable(X86Context& c, std::uint64_t address, unsigned bytes) {
     View const view = c.mmu->view();
-    return c.mmu->probe_write(address, 1, view) && c.mmu->probe_write(address + bytes - 1, 1, view);
+    return c.mmu->probe_write(address, first_word(bytes), view) && c.mmu->probe_write(address + bytes - 1, 1, view);
 }
 void fnstenv(X86Context& c, std::uint64_t address, bool wide) {
     if (!writable(c, address, environment_bytes(wide))) return;
