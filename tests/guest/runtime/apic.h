@@ -52,4 +52,4 @@ uint32_t pci_read(unsigned device, unsigned function, unsigned offset);
 void pci_write(unsigned device, unsigned function, unsigned offset, uint32_t value);
 
 // Waits, interrupts on, until *flag is at least `wanted`; false after about `microseconds`.
-bool wait_for(unsigned volatile& flag, unsigned wanted, uint32_t microseconds = 500000);
+bool wait_for(unsigned volatile& flag, unsigned wanted, uint32_t microseconds = 20000000);
