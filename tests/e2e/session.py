@@ -94,6 +94,7 @@ class Session:
         """Types a shell command and returns what it printed."""
         self.send(line + "\n")
         self.expect(re.escape(line[:40]))
+        self.expect(r"\n")
         start = self.at
         match = self.expect(prompt)
         return self.text[start:match.start()].replace("\r", "")

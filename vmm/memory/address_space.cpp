@@ -96,6 +96,10 @@ void AddressSpace::rebuild() {
     notify();
 }
 
+void AddressSpace::reclaim() {
+    while (views_.size() > 1) views_.pop_front(); // the newest is last
+}
+
 void AddressSpace::notify() {
     for (auto const& [token, listener] : listeners_) listener();
 }

@@ -241,6 +241,22 @@ void PcMachine::make_timers_run() {
                                          }});
 }
 
+// Frees old views of the address map before a guest that changes it without end fills our memory with them.
+void PcMachine::bound_views(AddressSpace& space) {
+    if (space.retired_views() < max_retired_views || reclaim_pending_) return;
+    reclaim_pending_ = true;
+    needs_.loop.post([this] {
+        park_all();
+        {
+            MutexLock lock(device_lock_);
+            memory_.reclaim();
+            io_.reclaim();
+            reclaim_pending_ = false;
+        }
+        if (running_) resume_all();
+    });
+}
+
 // The A20 gate: with the line low, odd megabytes show the even ones below. Only the first matters to software that uses
 // it.
 void PcMachine::update_a20() {

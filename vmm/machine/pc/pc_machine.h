@@ -156,6 +156,8 @@ private:
     Result<void> make_cpus();
     void make_timers_run();
     void update_a20();
+    void bound_views(AddressSpace& space);
+    static constexpr std::size_t max_retired_views = 1000;
     void request_reset();
     void reset_devices() VMM_REQUIRES(device_lock_);
     std::vector<dev::IrqLine*> io_apic_pins();
@@ -178,6 +180,7 @@ private:
     std::uint64_t below_4g_ = 0, above_4g_ = 0;
     std::optional<MappingId> a20_alias_;
     bool running_ = false, reset_pending_ = false;
+    bool reclaim_pending_ = false; // guarded by the device lock
 
     dev::ApicBus apic_bus_;
     dev::I8259Pair pic_;
