@@ -99,9 +99,12 @@ public:
         AddressSpace& space_;
     };
 
-    // The current view. The reference stays valid for the life of the space (old views are kept until it ends: changes
-    // are rare); reload it after a listener call.
+    // The current view. The reference stays valid until reclaim(); reload it after a listener call.
     FlatView const& view() const { return *view_.load(std::memory_order_acquire); }
+    // Old views that readers on other threads may still hold. A guest can make many (by flipping PAM or BARs): the
+    // owner calls reclaim() now and then, at a moment when nobody else is using a view.
+    std::size_t retired_views() const { return views_.size() - 1; }
+    void reclaim();
 
     // Called after each change of the view, in order of registration; returns a token for remove_listener.
     using Listener = std::function<void()>;
