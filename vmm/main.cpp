@@ -3,9 +3,13 @@
 #include "vmm/options/options.h"
 #include "vmm/program/doctor.h"
 #include "vmm/program/offering.h"
+#include "vmm/program/process.h"
 #include "vmm/program/runner.h"
 
+#include <sys/prctl.h>
+
 #include <cstdio>
+#include <optional>
 #include <span>
 #include <string_view>
 
@@ -35,10 +39,24 @@ int main(int argc, char** argv) {
                  error_from_errno(errno, "Could not open the log file").message());
         return 1;
     }
+    std::optional<Daemon> daemon;
+    std::optional<PidFile> pid_file;
+    if (!parsed->config.process_name.empty()) prctl(PR_SET_NAME, parsed->config.process_name.c_str());
+    if (parsed->config.daemonize) {
+        auto detached = Daemon::detach();
+        if (!detached) return log.fail("{}", detached.error().message()), 1;
+        daemon = std::move(*detached);
+    }
+    if (!parsed->config.pidfile.empty()) {
+        auto file = PidFile::create(parsed->config.pidfile);
+        if (!file) return log.fail("{}", file.error().message()), 1;
+        pid_file = std::move(*file);
+    }
     auto runner = Runner::create(std::move(parsed->config), log);
     if (!runner) {
         log.fail("{}", runner.error().message());
         return 1;
     }
+    if (daemon) daemon->ready();
     return (*runner)->run();
 }

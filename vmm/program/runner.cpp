@@ -5,6 +5,8 @@
 #include "vmm/options/keyval.h"
 #include "vmm/program/engine_choice.h"
 
+#include <ctime>
+
 namespace vmm {
 
 Result<std::unique_ptr<Runner>> Runner::create(Config config, Log& log) {
@@ -73,6 +75,33 @@ Result<void> Runner::apply_devices(PcConfig& pc) {
     return {};
 }
 
+// -rtc: what to add to the host's UTC.
+Result<void> Runner::apply_clock(PcConfig& pc) const {
+    if (config_.rtc.clock == "vm") return error("-rtc clock=vm: a clock that stops with the machine is not built yet");
+    std::time_t now = std::time(nullptr);
+    if (config_.rtc.start_seconds) {
+        pc.rtc_offset = (*config_.rtc.start_seconds - now) * nanoseconds_per_second;
+    } else if (config_.rtc.localtime) {
+        std::tm local{};
+        localtime_r(&now, &local);
+        pc.rtc_offset = local.tm_gmtoff * nanoseconds_per_second;
+    }
+    return {};
+}
+
+// The 16 bytes of "550e8400-e29b-41d4-a716-446655440000" in order; all zero when empty. The text has been checked.
+static std::array<std::uint8_t, 16> uuid_bytes(std::string_view text) {
+    std::array<std::uint8_t, 16> bytes{};
+    std::size_t digit = 0;
+    for (char c : text) {
+        if (c == '-' || digit >= 32) continue;
+        unsigned v = unsigned(c <= '9' ? c - '0' : (c | 0x20) - 'a' + 10) & 15;
+        bytes[digit / 2] = std::uint8_t(bytes[digit / 2] << 4 | v);
+        ++digit;
+    }
+    return bytes;
+}
+
 static std::string cpu_specification(CpuConfig const& cpu) {
     std::string text = cpu.model.empty() ? "max" : cpu.model;
     for (auto const& [name, value] : cpu.properties.items) text += "," + name + "=" + value;
@@ -85,7 +114,12 @@ Result<void> Runner::make_machine() {
     engine_ = std::move(chosen.engine);
     if (log_.enabled(Trace::reset)) log_.trace(Trace::reset, fmt::format("engine {}: {}\n", chosen.name, chosen.why));
 
+    if (config_.lockstep)
+        return error("-accel tcg,lockstep=on: running two engines against each other in one machine is not built yet");
+
     PcConfig pc;
+    TRY(apply_clock(pc));
+    pc.uuid = uuid_bytes(config_.uuid);
     pc.ram_bytes = config_.memory_bytes;
     pc.cpus = config_.smp.cpus;
     std::vector<std::string> warnings;

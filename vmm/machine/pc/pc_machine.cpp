@@ -375,10 +375,11 @@ Result<void> PcMachine::prepare_boot() {
     firmware::AcpiPlacement tables = TRY(firmware::place_acpi_tables(memory_, acpi, below_4g_));
     platform.rsdp = tables.rsdp;
     platform.acpi_tables.push_back(tables.range);
-    auto smbios = TRY(firmware::place_smbios_tables(
-        memory_,
-        firmware::SmbiosConfig{.cpus = unsigned(cpus_.size()), .ram_below_4g = below_4g_, .ram_above_4g = above_4g_},
-        tables.range.first));
+    firmware::SmbiosConfig smbios_config{
+        .cpus = unsigned(cpus_.size()), .ram_below_4g = below_4g_, .ram_above_4g = above_4g_};
+    smbios_config.cpu_name = config_.cpu_model.brand;
+    smbios_config.uuid = config_.uuid;
+    auto smbios = TRY(firmware::place_smbios_tables(memory_, smbios_config, tables.range.first));
     if (smbios) platform.acpi_tables.push_back(*smbios);
     firmware::BootEntry entry = TRY(kernel_->load(memory_, platform));
     x86::State state = cpus_[0].vcpu->state();

@@ -58,7 +58,8 @@ struct PcConfig {
     std::optional<DebugExit> debug_exit;
     bool testdev = false;
     std::optional<firmware::KernelOptions> kernel;
-    Nanoseconds rtc_offset = 0; // -rtc base: added to the host's UTC
+    std::array<std::uint8_t, 16> uuid{}; // -uuid, all zero: none
+    Nanoseconds rtc_offset = 0;          // -rtc base: added to the host's UTC
     bool hpet = true;
 };
 
