@@ -81,7 +81,7 @@ def boots_a_32_bit_kernel():
 def boots_with_two_cpus():
     with Session(*linux(append='console=ttyS0 vmm.run="nproc; echo cpus-done"', extra=["-smp", "2"])) as vm:
         vm.expect(r"vmm-guest: ready")
-        vm.expect(r"\n2\r?\ncpus-done")
+        vm.expect(r"\n2\s+cpus-done")
         check(vm.wait() == 0, "status")
 
 

@@ -17,7 +17,7 @@ GUESTS = os.environ.get("VMM_GUESTS", os.path.expanduser("~/.cache/vmm-guests"))
 VMM = os.environ.get("VMM_BINARY", os.path.join(os.path.dirname(__file__), "../../build/release/bin/vmm"))
 SKIP = 77
 # The shell asks the terminal where its cursor is (ESC[6n) behind the prompt.
-PROMPT = r"# (?:\x1b\[6n)?$"
+PROMPT = r"~ # (?:\x1b\[6n)?$"
 LIMIT = float(os.environ.get("VMM_E2E_LIMIT", "400"))
 
 

@@ -62,7 +62,10 @@ X86Vcpu::X86Vcpu(Config config) : config_(std::move(config)), context_(std::make
     reset(config_.bsp);
 }
 
-X86Vcpu::~X86Vcpu() { config_.shared.code.remove(*this); }
+X86Vcpu::~X86Vcpu() {
+    config_.shared.code.remove(*this);
+    if (uncached_) backend_->unlink(*uncached_->translation);
+}
 
 void X86Vcpu::request_exit() {
     exit_asked_.store(true, std::memory_order_release);
@@ -117,6 +120,7 @@ void X86Vcpu::reset(bool bsp) { set_state(vmm::x86::reset_state(config_.model.si
 void X86Vcpu::drop_code(RamBlock& block, std::uint64_t page_offset, std::uint64_t mask) {
     cache_->drop(block, page_offset, mask);
     open_site_ = nullptr;
+    ++drops_;
 }
 
 bool X86Vcpu::before_code_write(EngineContext& e, RamBlock& block, std::uint64_t offset, std::uint64_t size) {
@@ -178,6 +182,7 @@ void X86Vcpu::run_some() {
     std::uint64_t linear = x86::linear_pc(c.state);
     CachedBlock* block = block_at_pc(c.engine.mode | (running_single_ ? std::uint64_t(Mode::single) : 0));
     RunResult end{RunEnd::fault, nullptr};
+    std::uint64_t drops = drops_;
     if (block) {
         trace_execution(linear);
         end = execute(*block, linear);
@@ -192,7 +197,8 @@ void X86Vcpu::run_some() {
         open_site_ = nullptr;
         return x86::deliver(c);
     }
-    open_site_ = running_single_ || every_block() ? nullptr : end.site;
+    // A block dropped while it ran may have been the one the site lies in.
+    open_site_ = running_single_ || every_block() || drops_ != drops ? nullptr : end.site;
     open_site_page_ = linear_page(c);
 }
 
@@ -301,6 +307,7 @@ std::unique_ptr<CachedBlock> X86Vcpu::translate(x86::FetchResult const& where, s
     if (!block->translation) { // no room left: begin anew
         cache_->clear();
         cache_->bury();
+        if (uncached_) backend_->unlink(*uncached_->translation);
         uncached_.reset();
         open_site_ = nullptr;
         block->translation = backend_->translate(ir);

@@ -90,6 +90,7 @@ private:
     std::uint64_t entered_pc_base_ = 0;
     bool running_single_ = false;
     bool force_single_ = false;     // execute the next instruction alone
+    std::uint64_t drops_ = 0;       // how often blocks were dropped
     LinkSite* open_site_ = nullptr; // a direct jump that led to state.rip and could be linked
     std::uint64_t open_site_page_ = 0;
 
