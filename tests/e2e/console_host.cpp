@@ -28,7 +28,10 @@ public:
     void receive(std::span<std::uint8_t const> bytes) override {
         for (std::uint8_t byte : bytes) {
             if (byte == 'A') std::abort();
-            if (byte == 'S') *reinterpret_cast<int volatile*>(std::uintptr_t(16)) = 1;
+            if (byte == 'S') {
+                int volatile* volatile nowhere = reinterpret_cast<int volatile*>(std::uintptr_t(16));
+                *nowhere = 1;
+            }
             if (byte == 'W') say("\x1b[?7l\x1b[?1049h\x1b[?25l");
             if (byte == 'L') say(std::string(200'000, 'l') + "\r\n");
             say(fmt::format("<{:02x}>", byte));

@@ -1,6 +1,7 @@
 // Every x87 instruction on the arithmetic state against the host CPU: registers, tags, status word, stored operands;
 // masked and unmasked exceptions, every rounding and precision. VMM_X87_ROUNDS: operand sets per instruction (default
 // 300).
+#include "vmm/cpu/x86/cpu_model.h"
 #include "vmm/tcg/guest/x86/helpers.h"
 #include "vmm/tcg/guest/x86/helpers_fp.h"
 #include "vmm/tcg/guest/x86/x87_unit.h"
@@ -244,6 +245,9 @@ TEST(X87, every_instruction_matches_the_host) {
     ops.load = load_flat;
     ops.store = store_flat;
     auto context = std::make_unique<X86Context>();
+    std::vector<std::string> warnings;
+    vmm::x86::CpuModel const model = vmm::x86::make_cpu_model("max", vmm::x86::tcg_features(), warnings).value();
+    context->model = &model;
     context->engine.bank = bank.get();
     context->engine.memory = &ops;
     context->engine.mode = Mode::code64 | Mode::protected_mode | Mode::long_mode;
