@@ -77,7 +77,7 @@ template <> struct Promise<void> : PromiseBase {
 } // namespace detail
 
 // A lazy coroutine: nothing runs until it is awaited (or spawned, or run_blocking). Move-only; owns the frame, which is
-// freed when the Task is destroyed. Awaiting transfers control directly (no queue, no stack growth); the awaiting
+// freed when the Task is destroyed. Awaiting runs it directly (no queue, no stack growth by loops); the awaiting
 // coroutine goes on when the task has finished, on the loop's thread. Everything in block/ runs on that one thread.
 // Frames come from malloc: glibc's per-thread cache makes one as cheap as a free list of our own.
 template <class T> class [[nodiscard]] Task {
@@ -100,9 +100,14 @@ public:
     struct Awaiter {
         Handle handle;
         bool await_ready() const noexcept { return false; }
-        std::coroutine_handle<> await_suspend(std::coroutine_handle<> awaiting) noexcept {
+        // Runs the task; when it finishes without waiting, the awaiting coroutine just goes on. (Handing control over
+        // by handle would need a tail call, which GCC makes only when optimizing: a loop over tasks that never wait
+        // would eat the stack in other builds.)
+        bool await_suspend(std::coroutine_handle<> awaiting) noexcept {
+            handle.resume();
+            if (handle.done()) return false;
             handle.promise().continuation = awaiting;
-            return handle;
+            return true;
         }
         T await_resume() { return handle.promise().take(); }
     };

@@ -20,4 +20,84 @@ Task<Result<void>> Qcow2Image::change_backing(std::string filename, std::string 
     co_return result;
 }
 
+namespace {
+
+// Options that only `create` knows, or that we cannot change in place.
+Result<void> check_unchanged(OptionValues const& changes, Header const& h) {
+    for (char const* name : {"cluster_size", "preallocation", "extended_l2", "compression_type", "encryption"})
+        if (changes.has(name))
+            return Error(fmt::format("Unknown option '{}' for amend: it cannot be changed", name), ENOTSUP);
+    for (auto const& [name, value] : changes.all())
+        if (name.starts_with("encrypt."))
+            return Error("Changing the keys of an encrypted image is not supported", ENOTSUP);
+    std::uint64_t bits = TRY(changes.number("refcount_bits", 1u << h.refcount_order));
+    if (bits != 1u << h.refcount_order)
+        return Error("Changing the refcount width is not supported; convert the image with '-o refcount_bits' instead",
+                     ENOTSUP);
+    return {};
+}
+
+Result<void> check_downgrade(Header const& h) {
+    if (h.refcount_order != 4) return Error("compat=0.10 requires refcount_bits=16", ENOTSUP);
+    if (h.external_data()) return Error("Cannot downgrade an image with a data file", ENOTSUP);
+    if (h.incompatible)
+        return Error(fmt::format("Cannot downgrade an image with incompatible features set ({:#x})", h.incompatible),
+                     ENOTSUP);
+    if (h.snapshot_count) return Error("Cannot downgrade an image that has internal snapshots", ENOTSUP);
+    if (h.bitmaps) return Error("Cannot downgrade an image that has persistent bitmaps", ENOTSUP);
+    return {};
+}
+
+} // namespace
+
+Task<Result<void>> Qcow2Image::amend(OptionValues changes, std::function<void(std::uint64_t, std::uint64_t)> progress) {
+    if (read_only()) co_return Error("Operation not permitted", EPERM);
+    Header const before = store_->header();
+    CO_TRY(check_unchanged(changes, before));
+    std::string const compat = changes.text_or("compat", before.version == 2 ? "0.10" : "1.1");
+    CO_TRY_ASSIGN(std::uint32_t version, parse_compat(compat));
+    CO_TRY_ASSIGN(bool lazy, changes.boolean("lazy_refcounts", before.lazy_refcounts() && version >= 3));
+    if (lazy && version < 3)
+        co_return Error(
+            "Lazy refcounts only supported with compatibility level 1.1 and above (use compat=1.1 or greater)", EINVAL);
+    CO_TRY_ASSIGN(bool raw, changes.boolean("data_file_raw", before.raw_external_data()));
+    if (raw && !before.raw_external_data()) co_return Error("data-file-raw cannot be set on existing images", EINVAL);
+    std::string const data_file = changes.text_or("data_file", before.data_file);
+    if (!data_file.empty() && !before.external_data())
+        co_return Error("data-file can only be set for images that use an external data file", EINVAL);
+    if (changes.has("size")) {
+        ResizeRequest request;
+        CO_TRY_ASSIGN(request.new_size_bytes, changes.size("size", size_));
+        CO_TRY(co_await resize(request));
+    }
+    if (version < before.version) {
+        CO_TRY(check_downgrade(store_->header()));
+        CO_TRY(co_await clusters_->expand_zeroes(std::uint64_t(store_->l1().size()) * store_->geometry().l2_coverage(),
+                                                 progress));
+    }
+    CO_TRY(co_await store_->settle());
+    Header& h = store_->header();
+    Header const old = h;
+    h.version = version;
+    h.compatible = lazy ? h.compatible | compatible_lazy_refcounts : h.compatible & ~compatible_lazy_refcounts;
+    if (version < 3) {
+        h.compatible = h.autoclear = 0;
+        h.unknown_fields.clear();
+    }
+    h.feature_names = version >= 3;
+    h.data_file = data_file;
+    if (!raw) h.autoclear &= ~autoclear_raw_data_file;
+    if (changes.has("backing_file")) h.backing_file = changes.text_or("backing_file", "");
+    if (changes.has("backing_fmt")) h.backing_format = changes.text_or("backing_fmt", "");
+    if (h.backing_file.empty()) h.backing_format.reset();
+    Result<void> result;
+    if (version > before.version &&
+        h.snapshot_count) // version 3 wants longer entries, and the header goes out with them
+        result = co_await snapshots_->rewrite();
+    else
+        result = co_await store_->write_header();
+    if (!result.ok()) h = old;
+    co_return result;
+}
+
 } // namespace vmm::block::qcow2

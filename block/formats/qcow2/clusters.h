@@ -42,6 +42,9 @@ public:
     // Allocates host clusters for the range without writing to them (preallocation).
     Task<Result<void>> preallocate(std::uint64_t guest, std::uint64_t length);
 
+    // Rewrites zero clusters of [0, end) as version 2 knows them: unallocated where nothing is below, else written out.
+    Task<Result<void>> expand_zeroes(std::uint64_t end, std::function<void(std::uint64_t, std::uint64_t)> progress);
+
     void set_disk_size(std::uint64_t bytes) { disk_size_ = bytes; }
 
 private:

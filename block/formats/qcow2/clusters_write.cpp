@@ -167,7 +167,8 @@ Task<Result<Clusters::Placement>> Clusters::place(std::uint64_t start, std::uint
     } else {
         CO_TRY_ASSIGN(extent, co_await store_.refcounts().allocate(clusters));
     }
-    co_return Placement{extent.offset, extent.clusters, extent.fresh && !n_.cipher, true};
+    co_return Placement{extent.offset, extent.clusters,
+                        extent.fresh && store_.header().crypt_method == CryptMethod::none, true};
 }
 
 // The old content of `bytes.size()` guest bytes that a write must carry over; nothing when the new cluster already

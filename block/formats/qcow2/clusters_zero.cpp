@@ -183,4 +183,30 @@ Task<Result<void>> Clusters::preallocate(std::uint64_t guest, std::uint64_t leng
     co_return Result<void>{};
 }
 
+Task<Result<void>> Clusters::expand_zeroes(std::uint64_t end,
+                                           std::function<void(std::uint64_t, std::uint64_t)> progress) {
+    for (std::uint64_t at = 0; at < end;) {
+        CO_TRY_ASSIGN(Run run, co_await map(at, end - at));
+        if (progress) progress(at, end);
+        if (run.kind != Kind::zero) {
+            at += run.length;
+            continue;
+        }
+        CO_TRY(co_await store_.relieve());
+        if (at < backed_bytes()) {
+            std::uint64_t n = std::min(run.length, g_.cluster());
+            CO_TRY(co_await zero_by_writing(at, n));
+            at += n;
+            continue;
+        }
+        CO_TRY_ASSIGN(TableRef table, co_await store_.l2_for_write(at));
+        L2Entry old = load_l2_entry(table->bytes.data(), g_.l2_index(at), g_.extended);
+        store_.set_l2_entry(*table, g_.l2_index(at), L2Entry{});
+        store_.release_entry(old, n_.external);
+        at += g_.cluster();
+    }
+    if (progress) progress(end, end);
+    co_return Result<void>{};
+}
+
 } // namespace vmm::block::qcow2

@@ -66,7 +66,7 @@ Task<Result<void>> Store::settle() {
 
 Task<Result<void>> Store::run_commit() {
     if (!s_.writable) co_return Result<void>{};
-    if (corrupt_) co_return Error("The image is corrupt and was not written to", EIO);
+    if (corrupt_ && !repairing_) co_return Error("The image is corrupt and was not written to", EIO);
     CO_TRY(co_await apply_released());
     if (!anything_dirty()) {
         Result<void> flushed = co_await flush_files();

@@ -1,5 +1,6 @@
 #include "block/formats/qcow2/create.h"
 
+#include "block/formats/qcow2/crypto.h"
 #include "block/formats/qcow2/image.h"
 #include "vmm/base/checked.h"
 
@@ -37,12 +38,6 @@ constexpr OptionSpec options_table[] = {
     {"nocow", OptionType::boolean, "Turn off copy-on-write (valid only on btrfs)"},
     {"extent_size_hint", OptionType::size, "Extent size hint for the image file, 0 to disable"},
 };
-
-Result<std::uint32_t> parse_compat(std::string const& text) {
-    if (text == "0.10" || text == "v2") return std::uint32_t(2);
-    if (text == "1.1" || text == "v3") return std::uint32_t(3);
-    return error("Parameter 'version' does not accept value '{}'", text);
-}
 
 Result<void> take_version_features(Header& h, OptionValues const& options) {
     std::uint64_t refcount_bits = TRY(options.number("refcount_bits", 16));
@@ -111,6 +106,12 @@ Task<Result<void>> write_empty_image(BlockDevice& file, Header& h) {
 
 } // namespace
 
+Result<std::uint32_t> parse_compat(std::string const& text) {
+    if (text == "0.10" || text == "v2") return std::uint32_t(2);
+    if (text == "1.1" || text == "v3") return std::uint32_t(3);
+    return error("Parameter 'version' does not accept value '{}'", text);
+}
+
 std::span<OptionSpec const> create_options() { return options_table; }
 
 Result<Header> header_from_options(OptionValues const& options) {
@@ -131,6 +132,9 @@ Task<Result<void>> create_image(BlockContext& context, CreateRequest request) {
     CO_TRY_ASSIGN(Preallocation preallocation, parse_preallocation(mode));
     if (preallocation != Preallocation::off && !header.backing_file.empty() && !header.extended_l2())
         co_return error("Backing file and preallocation can only be used at the same time if extended_l2 is on");
+    CO_TRY_ASSIGN(CryptMethod method, requested_encryption(request.options));
+    if (method != CryptMethod::none && request.options.text_or("encrypt.key-secret", "").empty())
+        co_return error("Parameter 'encrypt.key-secret' is required for cipher");
     std::uint64_t const size = align_up<std::uint64_t>(request.size_bytes, 512);
     if (size > std::uint64_t(INT64_MAX) || Geometry(header).l1_entries_for(size) > max_l1_bytes / 8)
         co_return Error("The image size is too large for file format 'qcow2' (try using a larger cluster size)", EFBIG);
@@ -144,7 +148,8 @@ Task<Result<void>> create_image(BlockContext& context, CreateRequest request) {
     args.options.cache = request.cache;
     CO_TRY_ASSIGN(std::unique_ptr<Qcow2Image> image, co_await Qcow2Image::open(std::move(args)));
     ResizeRequest resize{.new_size_bytes = size, .preallocation = preallocation};
-    Result<void> result = co_await image->resize(resize);
+    Result<void> result = co_await add_encryption(image->store(), request.options);
+    if (result.ok()) result = co_await image->resize(resize);
     Result<void> closed = co_await image->close();
     if (result.ok()) result = closed;
     co_return result;
@@ -170,6 +175,12 @@ Result<Format::Measure> measure_image(std::uint64_t size, std::uint64_t allocate
         table_clusters = table_now;
     }
     meta += (blocks + table_clusters) * cluster;
+    if (TRY(requested_encryption(options)) == CryptMethod::luks) {
+        LuksCreateOptions luks;
+        luks.cipher_alg = options.text_or("encrypt.cipher-alg", luks.cipher_alg);
+        luks.cipher_mode = options.text_or("encrypt.cipher-mode", luks.cipher_mode);
+        meta += align_up(TRY(luks_area_bytes(luks)), cluster);
+    }
     Format::Measure m;
     m.fully_allocated = meta + data;
     m.required = meta + std::min(align_up(allocated, cluster), data);

@@ -11,14 +11,18 @@ namespace vmm::block::qcow2 {
 
 Qcow2Image::Qcow2Image(Parts parts)
     : store_(std::move(parts.store)), data_file_(std::move(parts.data_file)),
-      data_filename_(std::move(parts.data_filename)), no_io_(parts.no_io) {
+      data_filename_(std::move(parts.data_filename)), encryption_(std::move(parts.encryption)), no_io_(parts.no_io) {
     store_->set_data_file(data_file_.get());
     Clusters::Needs needs{.store = *store_,
                           .image = *this,
                           .data = data_file_ ? *data_file_ : store_->file(),
                           .external = store_->header().external_data(),
+                          .cipher = encryption_.cipher.get(),
+                          .cipher_by_host = store_->header().crypt_method == CryptMethod::luks,
                           .debug = store_->file().capabilities().debug};
     clusters_ = std::make_unique<Clusters>(needs);
+    snapshots_ = std::make_unique<SnapshotTable>(*store_, *clusters_);
+    bitmaps_ = std::make_unique<BitmapTable>(*store_);
     set_size(store_->header().size_bytes);
 }
 
@@ -46,9 +50,13 @@ Capabilities Qcow2Image::capabilities() {
     return Capabilities{.sparse = this,
                         .allocation = this,
                         .resizable = this,
+                        .snapshots = h.external_data() ? nullptr : this,
+                        .checkable = this,
                         .compressed = compresses ? this : nullptr,
                         .info = this,
+                        .amendable = this,
                         .backing_link = this,
+                        .bitmaps = bitmaps_.get(),
                         .debug = store_->file().capabilities().debug};
 }
 
@@ -62,6 +70,7 @@ Result<std::uint64_t> Qcow2Image::allocated_size_bytes() {
 Task<Result<void>> Qcow2Image::close() {
     if (read_only() || !store_->writable()) co_return Result<void>{};
     CO_TRY(co_await store_->settle());
+    CO_TRY(co_await bitmaps_->store());
     // Readers may insist on whole clusters: the file ends at a cluster's end once data was put behind the tables.
     std::uint64_t end = store_->file().size_bytes(), whole = align_up(end, store_->geometry().cluster());
     if (end != whole && grown_ && store_->file().limits().growable) {
@@ -83,11 +92,12 @@ Task<Result<void>> Qcow2Image::read(std::uint64_t offset, IoSpans to) {
     co_return result;
 }
 
-Task<Result<void>> Qcow2Image::prepare_write(std::uint64_t offset, std::uint64_t length) {
-    if (read_only()) co_return Error("Operation not permitted", EPERM);
-    CO_TRY(check_range(offset, length, size_));
+Result<void> Qcow2Image::check_write(std::uint64_t offset, std::uint64_t length) {
+    if (read_only()) return Error("Operation not permitted", EPERM);
+    if (no_io_) return Error("The image was opened for its metadata only", EIO);
+    TRY(check_range(offset, length, size_));
     grown_ = true;
-    co_return Result<void>{};
+    return {};
 }
 
 Task<Result<void>> Qcow2Image::flush_if(Durability durability) {
@@ -97,7 +107,11 @@ Task<Result<void>> Qcow2Image::flush_if(Durability durability) {
 }
 
 Task<Result<void>> Qcow2Image::write(std::uint64_t offset, ConstIoSpans from, Durability durability) {
-    CO_TRY(co_await prepare_write(offset, from.size_bytes()));
+    CO_TRY(check_write(offset, from.size_bytes()));
+    if (!bitmaps_->ready_to_record()) {
+        CO_TRY(co_await bitmaps_->start_recording());
+    }
+    bitmaps_->record(offset, from.size_bytes());
     CO_TRY(co_await clusters_->write(offset, from));
     if (durability == Durability::cached) co_return Result<void>{};
     Result<void> flushed = co_await flush();
@@ -111,7 +125,11 @@ Task<Result<void>> Qcow2Image::flush() {
 }
 
 Task<Result<void>> Qcow2Image::write_zeroes(std::uint64_t offset, std::uint64_t length, ZeroFlags flags) {
-    CO_TRY(co_await prepare_write(offset, length));
+    CO_TRY(check_write(offset, length));
+    if (!bitmaps_->ready_to_record()) {
+        CO_TRY(co_await bitmaps_->start_recording());
+    }
+    bitmaps_->record(offset, length);
     if (length == 0) co_return Result<void>{};
     CO_TRY(co_await clusters_->write_zeroes(offset, length, flags));
     Result<void> flushed = co_await flush_if(flags.durability);
@@ -119,13 +137,21 @@ Task<Result<void>> Qcow2Image::write_zeroes(std::uint64_t offset, std::uint64_t 
 }
 
 Task<Result<void>> Qcow2Image::discard(std::uint64_t offset, std::uint64_t length) {
-    CO_TRY(co_await prepare_write(offset, length));
+    CO_TRY(check_write(offset, length));
+    if (!bitmaps_->ready_to_record()) {
+        CO_TRY(co_await bitmaps_->start_recording());
+    }
+    bitmaps_->record(offset, length);
     Result<void> result = co_await clusters_->discard(offset, length);
     co_return result;
 }
 
 Task<Result<void>> Qcow2Image::write_compressed(std::uint64_t offset, ConstIoSpans from) {
-    CO_TRY(co_await prepare_write(offset, from.size_bytes()));
+    CO_TRY(check_write(offset, from.size_bytes()));
+    if (!bitmaps_->ready_to_record()) {
+        CO_TRY(co_await bitmaps_->start_recording());
+    }
+    bitmaps_->record(offset, from.size_bytes());
     Result<void> result = co_await clusters_->write_compressed(offset, from);
     co_return result;
 }
@@ -150,6 +176,18 @@ Task<Result<BlockStatus>> Qcow2Image::status(std::uint64_t offset, std::uint64_t
         status.length += next.length;
     }
     co_return status;
+}
+
+Task<Result<CheckReport>> Qcow2Image::check(RepairMode repair, std::function<void(std::string_view)> message) {
+    if (repair != RepairMode::none && read_only()) co_return Error("Operation not permitted", EPERM);
+    if (!read_only() && store_->writable()) {
+        CO_TRY(co_await store_->settle());
+    }
+    store_->allow_repair(repair != RepairMode::none);
+    CO_TRY_ASSIGN(std::vector<Extent> others, co_await bitmaps_->extents());
+    Checker checker(*store_, *snapshots_, std::move(others), repair, std::move(message));
+    Result<CheckReport> report = co_await checker.run();
+    co_return report;
 }
 
 } // namespace vmm::block::qcow2

@@ -3,7 +3,11 @@
 #include "block/core/capabilities.h"
 #include "block/core/factory.h"
 #include "block/core/image.h"
+#include "block/formats/qcow2/bitmaps.h"
+#include "block/formats/qcow2/check.h"
 #include "block/formats/qcow2/clusters.h"
+#include "block/formats/qcow2/crypto.h"
+#include "block/formats/qcow2/snapshots.h"
 #include "block/formats/qcow2/store.h"
 
 #include <memory>
@@ -14,8 +18,11 @@ class Qcow2Image final : public Image,
                          public SparseCapable,
                          public AllocationMap,
                          public Resizable,
+                         public Snapshots,
+                         public Checkable,
                          public CompressedWrites,
                          public InfoSource,
+                         public Amendable,
                          public BackingLink {
 public:
     // Parts that open() has made ready.
@@ -23,6 +30,7 @@ public:
         std::unique_ptr<Store> store;
         std::unique_ptr<BlockDevice> data_file; // null: guest data lies in the image file
         std::string data_filename;
+        Encryption encryption;
         bool no_io = false; // opened for `info`: no data can be read
     };
     explicit Qcow2Image(Parts parts);
@@ -52,13 +60,25 @@ public:
     Task<Result<void>> write_compressed(std::uint64_t offset, ConstIoSpans from) override;
     Task<Result<void>> finish_compressed() override { return flush(); }
     Task<Result<FormatInfo>> format_info() override;
+    Task<Result<void>> amend(OptionValues changes, std::function<void(std::uint64_t, std::uint64_t)> progress) override;
     Task<Result<void>> change_backing(std::string filename, std::string format) override;
+
+    std::vector<SnapshotInfo> list() const override;
+    Task<Result<void>> create(SnapshotRequest request) override;
+    Task<Result<void>> apply(std::string name_or_id) override;
+    Task<Result<void>> remove(std::string name_or_id) override;
+    Task<Result<void>> load_read_only(std::string name_or_id) override;
+    Task<Result<void>> read_vm_state(std::uint64_t offset, IoSpans to) override;
+    Task<Result<void>> write_vm_state(std::uint64_t offset, ConstIoSpans from) override;
+    Task<Result<CheckReport>> check(RepairMode repair, std::function<void(std::string_view)> message) override;
 
     Store& store() { return *store_; }
     Clusters& clusters() { return *clusters_; }
 
 private:
-    Task<Result<void>> prepare_write(std::uint64_t offset, std::uint64_t length);
+    // Directory of snapshots and bitmaps, repair of an image that was not closed.
+    Task<Result<void>> finish_open(OpenOptions const& options);
+    Result<void> check_write(std::uint64_t offset, std::uint64_t length);
     Task<Result<void>> flush_if(Durability durability);
     Task<Result<void>> grow(std::uint64_t old_size, ResizeRequest const& request);
     Task<Result<void>> shrink(std::uint64_t old_size, std::uint64_t new_size);
@@ -69,7 +89,10 @@ private:
     std::unique_ptr<Store> store_;
     std::unique_ptr<BlockDevice> data_file_;
     std::string data_filename_;
+    Encryption encryption_;
     std::unique_ptr<Clusters> clusters_;
+    std::unique_ptr<SnapshotTable> snapshots_;
+    std::unique_ptr<BitmapTable> bitmaps_;
     std::uint64_t size_ = 0;
     bool no_io_ = false;
     bool view_only_ = false; // shows a snapshot

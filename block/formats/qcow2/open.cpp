@@ -63,19 +63,38 @@ Task<Result<std::unique_ptr<Qcow2Image>>> Qcow2Image::open(FormatOpenArgs args) 
     CO_TRY_ASSIGN(setup.refcount_cache_bytes, options.tree.size("refcount-cache-size", setup.refcount_cache_bytes));
     Parts parts;
     parts.store = std::make_unique<Store>(std::move(setup));
-    parts.no_io = options.no_io && parts.store->header().external_data();
+    Header const& h = parts.store->header();
+    parts.no_io = options.no_io && (h.external_data() || h.crypt_method != CryptMethod::none);
     CO_TRY(co_await parts.store->load());
     if (parts.store->header().external_data() && !parts.no_io) {
         CO_TRY_ASSIGN(parts.data_file, co_await open_data_file(args.context, options, parts.store->header(),
                                                                args.filename, parts.data_filename));
     }
+    CO_TRY_ASSIGN(parts.encryption, co_await open_encryption(*parts.store, options));
+    if (h.crypt_method != CryptMethod::none && !parts.encryption.cipher) parts.no_io = true;
     // Features a writer must clear that does not know them, lest they describe an older state.
     std::uint64_t const known = autoclear_bitmaps | autoclear_raw_data_file;
     if (writable && (parts.store->header().autoclear & ~known)) {
         parts.store->header().autoclear &= known;
         CO_TRY(co_await parts.store->write_features());
     }
-    co_return std::make_unique<Qcow2Image>(std::move(parts));
+    auto image = std::make_unique<Qcow2Image>(std::move(parts));
+    CO_TRY(co_await image->finish_open(options));
+    co_return std::move(image);
+}
+
+Task<Result<void>> Qcow2Image::finish_open(OpenOptions const& options) {
+    Result<void> snapshots = co_await snapshots_->load();
+    Result<void> bitmaps = co_await bitmaps_->load();
+    if (!snapshots.ok() && !options.for_check) co_return snapshots;
+    if (!bitmaps.ok() && !options.for_check) co_return bitmaps;
+    // Not closed by a program with lazy refcounts: the counts are set right before anything builds on them.
+    if (store_->header().has(incompatible_dirty) && store_->writable() && !options.for_check) {
+        auto silent = [](std::string_view) {};
+        CO_TRY_ASSIGN(CheckReport report, co_await check(RepairMode::all, silent));
+        if (report.corruptions || report.check_errors) co_return Error("Could not repair dirty image", EIO);
+    }
+    co_return Result<void>{};
 }
 
 } // namespace vmm::block::qcow2

@@ -40,6 +40,7 @@ Task<Result<void>> Qcow2Image::drop_vm_state(std::uint64_t disk_size) {
 Task<Result<void>> Qcow2Image::grow(std::uint64_t old_size, ResizeRequest const& request) {
     Geometry const& g = store_->geometry();
     std::uint64_t const new_size = request.new_size_bytes;
+    CO_TRY(co_await bitmaps_->resize(new_size));
     CO_TRY(co_await drop_vm_state(old_size));
     CO_TRY(co_await store_->grow_l1(g.l1_entries_for(new_size), old_size == 0));
     if (BlockDevice* data = data_file_.get()) {
@@ -87,6 +88,7 @@ Task<Result<void>> Qcow2Image::preallocate(std::uint64_t old_size, ResizeRequest
 
 Task<Result<void>> Qcow2Image::shrink(std::uint64_t old_size, std::uint64_t new_size) {
     Geometry const& g = store_->geometry();
+    CO_TRY(co_await bitmaps_->resize(new_size));
     CO_TRY(co_await drop_vm_state(old_size));
     // The header first: a crash on the way then leaves only clusters nobody reaches.
     store_->header().size_bytes = new_size;

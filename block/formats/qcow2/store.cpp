@@ -142,6 +142,25 @@ Task<Result<void>> Store::grow_l1(std::uint64_t entries, bool exact) {
     co_return Result<void>{};
 }
 
+Task<Result<void>> Store::adopt_refcounts(std::uint64_t table_offset, std::uint64_t table_clusters,
+                                          std::vector<std::uint64_t> table) {
+    CO_TRY(co_await file().flush());
+    refcounts_.blocks().forget_all();
+    s_.header.refcount_table_offset = table_offset;
+    s_.header.refcount_table_clusters = std::uint32_t(table_clusters);
+    CO_TRY(co_await write_header());
+    refcounts_.replace_table(std::move(table));
+    areas_.clear();
+    areas_.add(0, geometry_.cluster(), Area::header);
+    areas_.add(table_offset, table_clusters << geometry_.cluster_bits, Area::refcount_table);
+    areas_.add(s_.header.l1_offset, l1_.size() * 8, Area::active_l1);
+    for (std::uint64_t entry : l1_)
+        if (std::uint64_t l2 = entry & entry_offset_mask) areas_.add(l2, geometry_.cluster(), Area::active_l2);
+    for (std::uint64_t block : refcounts_.table())
+        if (block) areas_.add(block, geometry_.cluster(), Area::refcount_block);
+    co_return Result<void>{};
+}
+
 // --- giving clusters back
 
 void Store::release(std::uint64_t offset, std::uint64_t clusters) {

@@ -78,6 +78,11 @@ public:
     Generations& generations() { return generations_; }
     bool writable() const { return s_.writable && !corrupt_; }
     void make_read_only() { s_.writable = false; }
+    // A check that repairs writes to an image marked corrupt, too.
+    void allow_repair(bool allow) { repairing_ = allow; }
+    // New refcount table and blocks, already written, take the place of the old ones.
+    Task<Result<void>> adopt_refcounts(std::uint64_t table_offset, std::uint64_t table_clusters,
+                                       std::vector<std::uint64_t> table);
     bool passes_discards() const { return s_.discard; }
 
     // --- L1 and L2
@@ -159,7 +164,8 @@ private:
     std::vector<Released> released_; // not yet on disk
     std::deque<Waiting> waiting_;
     Generations generations_;
-    bool corrupt_ = false;
+    bool corrupt_ = false; // found while open
+    bool repairing_ = false;
 };
 
 } // namespace vmm::block::qcow2

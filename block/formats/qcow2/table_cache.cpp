@@ -77,8 +77,8 @@ void TableCache::drop(std::uint64_t offset) {
     slots_.erase(found);
 }
 
-void TableCache::clear() {
-    VMM_ASSERT(dirty_.empty());
+void TableCache::forget_all() {
+    dirty_.clear();
     slots_.clear();
     ages_.clear();
 }

@@ -42,8 +42,8 @@ public:
     TableRef create(std::uint64_t offset);
     // Forgets a table that no longer is one, changes included.
     void drop(std::uint64_t offset);
-    // Forgets everything; nothing may be held or dirty.
-    void clear();
+    // Forgets everything, changes included.
+    void forget_all();
 
     void mark_dirty(Table& table, std::size_t first_byte, std::size_t bytes);
     std::size_t dirty_tables() const { return dirty_.size(); }

@@ -90,6 +90,13 @@ void X86Vcpu::take_signals() {
     if (!bits) return;
     x86::State& s = context_->state;
     auto has = [&](CpuSignal what) { return bits >> unsigned(what) & 1; };
+    if (has(CpuSignal::init) && has(CpuSignal::sipi)) {
+        // INIT forgets a SIPI that waits; one that came behind it is taken on the next round.
+        constexpr std::uint32_t sipi = 1u << unsigned(CpuSignal::sipi);
+        bits &= ~sipi;
+        signals_.fetch_or(sipi, std::memory_order_release);
+        context_->engine.exit_request.store(1, std::memory_order_release);
+    }
     if (has(CpuSignal::nmi)) s.nmi_pending = true;
     if (has(CpuSignal::smi)) s.smi_pending = true;
     if (has(CpuSignal::init)) s.init_pending = true;

@@ -1,0 +1,316 @@
+#include "block/formats/qcow2/check.h"
+
+#include "vmm/base/checked.h"
+
+#include <algorithm>
+#include <set>
+
+namespace vmm::block::qcow2 {
+
+void Checker::corruption(std::string text) {
+    ++report_.corruptions;
+    message_(text);
+}
+
+void Checker::reference(std::uint64_t offset, std::uint64_t bytes, std::string_view what) {
+    if (bytes == 0) return;
+    if (offset >= file_end_ || bytes > file_end_ - offset) {
+        corruption(fmt::format("ERROR: {} at offset {:#x} lies beyond the end of the image file", what, offset));
+        return;
+    }
+    for (std::uint64_t c = offset >> g_.cluster_bits; c <= (offset + bytes - 1) >> g_.cluster_bits; ++c)
+        references_.add(c);
+    report_.image_end_offset = std::max(report_.image_end_offset, align_up(offset + bytes, g_.cluster()));
+}
+
+Task<Result<CheckReport>> Checker::run() {
+    Header const& h = store_.header();
+    file_end_ = align_up(store_.file().size_bytes(), g_.cluster());
+    report_.total_clusters = div_ceil(h.size_bytes, g_.cluster());
+    reference(0, 1, "header");
+    CO_TRY(co_await walk_l1(store_.l1(), h.l1_offset, true));
+    if (h.snapshot_count) reference(h.snapshots_offset, snapshots_.table_bytes(), "snapshot table");
+    for (StoredSnapshot const& s : snapshots_.all()) {
+        std::vector<std::uint8_t> raw(s.l1_bytes());
+        Bytes all(raw);
+        if (!raw.empty()) {
+            CO_TRY(co_await read_bytes(store_.file(), s.l1_offset, all));
+        }
+        std::vector<std::uint64_t> l1(s.l1_entries);
+        for (std::size_t i = 0; i < l1.size(); ++i) l1[i] = load_be64(raw.data() + i * 8);
+        CO_TRY(co_await walk_l1(l1, s.l1_offset, false));
+    }
+    if (h.crypto) reference(h.crypto->offset, h.crypto->length, "encryption header");
+    for (Extent const& extent : others_) reference(extent.offset, extent.clusters << g_.cluster_bits, "bitmap data");
+    CO_TRY(co_await walk_refcounts());
+    if (broken_blocks_ && fixes_errors()) {
+        CO_TRY(co_await rebuild());
+    } else {
+        CO_TRY(co_await compare_counts());
+    }
+    CO_TRY(co_await check_copied_flags());
+    if (repair_ != RepairMode::none) {
+        CO_TRY(co_await store_.settle());
+    }
+    if (fixes_errors() && report_.corruptions == 0 && report_.check_errors == 0 &&
+        (h.incompatible & (incompatible_dirty | incompatible_corrupt))) {
+        store_.header().incompatible &= ~(incompatible_dirty | incompatible_corrupt);
+        CO_TRY(co_await store_.write_features());
+    }
+    co_return report_;
+}
+
+// --- what refers to clusters
+
+Task<Result<void>> Checker::walk_l1(std::vector<std::uint64_t> const& l1, std::uint64_t offset, bool active) {
+    reference(offset, l1.size() * 8, "L1 table");
+    for (std::uint64_t i = 0; i < l1.size(); ++i) {
+        if (l1[i] & l1_reserved) {
+            corruption(fmt::format("ERROR found L1 entry with reserved bits set: {:x}", l1[i]));
+        }
+        std::uint64_t l2 = l1[i] & entry_offset_mask;
+        if (!l2) continue;
+        if (l2 & g_.cluster_mask()) {
+            corruption(fmt::format("ERROR l2_offset={:x}: Table is not cluster aligned; L1 entry corrupted", l2));
+            continue;
+        }
+        reference(l2, g_.cluster(), "L2 table");
+        if (l2 >= file_end_) continue;
+        CO_TRY(co_await walk_l2(l2, active));
+    }
+    co_return Result<void>{};
+}
+
+Task<Result<void>> Checker::walk_l2(std::uint64_t offset, bool active) {
+    Result<TableRef> table = co_await store_.l2_tables().load(offset);
+    if (!table.ok()) {
+        ++report_.check_errors;
+        message_(fmt::format("ERROR: I/O error in check_refcounts_l2: {}", table.error().message()));
+        co_return Result<void>{};
+    }
+    std::uint64_t next_contiguous = 0;
+    for (std::uint64_t i = 0; i < g_.l2_entries(); ++i)
+        walk_entry(**table, i, load_l2_entry((*table)->bytes.data(), i, g_.extended), active, next_contiguous);
+    if (repair_ != RepairMode::none) co_return co_await store_.relieve();
+    co_return Result<void>{};
+}
+
+void Checker::walk_entry(Table& table, std::uint64_t index, L2Entry e, bool active, std::uint64_t& next_contiguous) {
+    if (e.empty()) return;
+    if (e.compressed()) {
+        if (e.copied()) {
+            message_(fmt::format("ERROR: coffset={:#x}: copied flag must never be set for compressed clusters",
+                                 compressed_extent(e.descriptor, g_.cluster_bits).offset));
+            ++report_.corruptions;
+        }
+        if (store_.header().external_data()) return corruption("ERROR compressed cluster with data file");
+        CompressedExtent extent = compressed_extent(e.descriptor, g_.cluster_bits);
+        reference(extent.offset, extent.length, "compressed cluster");
+        if (!active) return;
+        ++report_.allocated_clusters;
+        ++report_.compressed_clusters;
+        ++report_.fragmented_clusters; // by nature
+        return;
+    }
+    bool const external = store_.header().external_data();
+    bool const allocated =
+        g_.extended ? e.allocated_bits() != 0 : !(e.descriptor & entry_zero) && has_host_cluster(e, external);
+    if (e.host() & g_.cluster_mask()) {
+        bool const fix = fixes_errors() && active;
+        std::string text = fmt::format("offset={:x}: {}luster is not properly aligned; L2 entry corrupted.", e.host(),
+                                       allocated ? "C" : "Preallocated c");
+        if (!fix) return corruption("ERROR " + text);
+        message_("Repairing " + text);
+        L2Entry entry = g_.extended ? L2Entry{0, ~0ull << 32} : L2Entry{entry_zero, 0};
+        store_.set_l2_entry(table, index, store_.header().version >= 3 ? entry : L2Entry{});
+        ++report_.corruptions_fixed;
+        return;
+    }
+    if (g_.extended && (e.allocated_bits() & e.zero_bits()))
+        corruption(fmt::format("ERROR offset={:x}: subclusters are both allocated and zero (bitmap {:x})", e.host(),
+                               e.bitmap));
+    if (active && allocated) {
+        ++report_.allocated_clusters;
+        if (next_contiguous && e.host() != next_contiguous) ++report_.fragmented_clusters;
+        next_contiguous = e.host() + g_.cluster();
+    }
+    if (e.host() && !external) reference(e.host(), g_.cluster(), "data cluster");
+}
+
+// --- the refcounts themselves
+
+Task<Result<void>> Checker::walk_refcounts() {
+    Header const& h = store_.header();
+    reference(h.refcount_table_offset, std::uint64_t(h.refcount_table_clusters) << g_.cluster_bits, "refcount table");
+    std::vector<std::uint64_t> const table = store_.refcounts().table();
+    for (std::uint64_t i = 0; i < table.size(); ++i) {
+        if (!table[i]) continue;
+        if (table[i] & (g_.cluster_mask() | refcount_table_reserved)) {
+            corruption(
+                fmt::format("ERROR refcount block {} is not cluster aligned; refcount table entry corrupted", i));
+            ++broken_blocks_;
+            continue;
+        }
+        if (table[i] >= file_end_) {
+            corruption(fmt::format("ERROR refcount block {} is outside image", i));
+            ++broken_blocks_;
+            continue;
+        }
+        references_.add(table[i] >> g_.cluster_bits);
+        report_.image_end_offset = std::max(report_.image_end_offset, table[i] + g_.cluster());
+        if (references_.get(table[i] >> g_.cluster_bits) != 1) {
+            corruption(
+                fmt::format("ERROR refcount block {} refcount={}", i, references_.get(table[i] >> g_.cluster_bits)));
+            ++broken_blocks_;
+        }
+    }
+    co_return Result<void>{};
+}
+
+Task<Result<void>> Checker::compare_one(std::uint64_t cluster, std::uint64_t count) {
+    std::uint64_t const found = references_.get(cluster);
+    if (found == count) co_return Result<void>{};
+    bool const leak = count > found;
+    bool const fix = leak ? repair_ != RepairMode::none : fixes_errors();
+    message_(fmt::format("{} cluster {} refcount={} reference={}",
+                         fix    ? "Repairing"
+                         : leak ? "Leaked"
+                                : "ERROR",
+                         cluster, count, found));
+    if (!fix) {
+        ++(leak ? report_.leaks : report_.corruptions);
+        co_return Result<void>{};
+    }
+    CO_TRY(co_await store_.refcounts().set(cluster, found));
+    ++(leak ? report_.leaks_fixed : report_.corruptions_fixed);
+    co_return Result<void>{};
+}
+
+Task<Result<void>> Checker::compare_counts() {
+    std::uint64_t const entries = g_.refcount_entries();
+    std::set<std::uint64_t> blocks;
+    std::vector<std::uint64_t> const table = store_.refcounts().table();
+    for (std::uint64_t i = 0; i < table.size(); ++i)
+        if (table[i] && !(table[i] & g_.cluster_mask()) && table[i] < file_end_) blocks.insert(i);
+    for (auto const& [number, chunk] : references_.chunks())
+        for (std::uint64_t c = number * ReferenceMap::chunk_clusters; c < (number + 1) * ReferenceMap::chunk_clusters;
+             c += std::min(entries, ReferenceMap::chunk_clusters))
+            blocks.insert(c / entries);
+    for (std::uint64_t i : blocks) {
+        bool const present = i < table.size() && table[i] && !(table[i] & g_.cluster_mask()) && table[i] < file_end_;
+        TableRef block;
+        if (present) {
+            Result<TableRef> loaded = co_await store_.refcounts().blocks().load(table[i]);
+            if (!loaded.ok()) {
+                ++report_.check_errors;
+                message_(fmt::format("ERROR: could not read refcount block {}: {}", i, loaded.error().message()));
+                continue;
+            }
+            block = *loaded;
+        }
+        for (std::uint64_t k = 0; k < entries; ++k) {
+            std::uint64_t count = block ? load_refcount(block->bytes.data(), k, g_.refcount_order) : 0;
+            if (count == 0 && references_.get(i * entries + k) == 0) continue;
+            if (count)
+                report_.image_end_offset = std::max(report_.image_end_offset, (i * entries + k + 1) << g_.cluster_bits);
+            CO_TRY(co_await compare_one(i * entries + k, count));
+        }
+    }
+    co_return Result<void>{};
+}
+
+Task<Result<void>> Checker::check_copied_flags() {
+    if (store_.header().external_data()) co_return Result<void>{};
+    // Counts as they are, or as they would be: an image that is not repaired is judged by what is in the file.
+    auto flag_error = [&](std::string_view what, std::uint64_t entry, std::uint64_t count) {
+        bool fix = fixes_errors();
+        message_(fmt::format("{} OFLAG_COPIED {}={:x} refcount={}", fix ? "Repairing" : "ERROR", what, entry, count));
+        ++(fix ? report_.corruptions_fixed : report_.corruptions);
+        return fix;
+    };
+    for (std::uint64_t i = 0; i < store_.l1().size(); ++i) {
+        std::uint64_t const l1_entry = store_.l1()[i], offset = l1_entry & entry_offset_mask;
+        if (!offset || (offset & g_.cluster_mask()) || offset >= file_end_) continue;
+        Result<std::uint64_t> l2_count = co_await store_.refcounts().get(offset >> g_.cluster_bits);
+        if (!l2_count.ok()) continue; // reported with the refcounts
+        if ((*l2_count == 1) != ((l1_entry & entry_copied) != 0) &&
+            flag_error("L2 cluster: l1_entry", l1_entry, *l2_count))
+            store_.set_l1_entry(i, offset | (*l2_count == 1 ? entry_copied : 0));
+        Result<TableRef> table = co_await store_.l2_tables().load(offset);
+        if (!table.ok()) continue;
+        for (std::uint64_t k = 0; k < g_.l2_entries(); ++k) {
+            L2Entry e = load_l2_entry((*table)->bytes.data(), k, g_.extended);
+            if (e.compressed() || !e.host() || (e.host() & g_.cluster_mask())) continue;
+            Result<std::uint64_t> count = co_await store_.refcounts().get(e.host() >> g_.cluster_bits);
+            if (!count.ok() || (*count == 1) == e.copied()) continue;
+            if (!flag_error("data cluster: l2_entry", e.descriptor, *count)) continue;
+            e.descriptor = (e.descriptor & ~entry_copied) | (*count == 1 ? entry_copied : 0);
+            store_.set_l2_entry(**table, k, e);
+        }
+    }
+    co_return Result<void>{};
+}
+
+// --- starting over
+
+Task<Result<void>> Checker::rebuild() {
+    message_("Rebuilding refcount structure");
+    std::uint64_t const entries = g_.refcount_entries(), cluster = g_.cluster();
+    // References without those of the old refcount structure are what counts.
+    Header& h = store_.header();
+    ReferenceMap old = std::exchange(references_, {});
+    std::map<std::uint64_t, std::uint64_t> own;
+    for (std::uint64_t c = 0; c < h.refcount_table_clusters; ++c)
+        ++own[(h.refcount_table_offset >> g_.cluster_bits) + c];
+    for (std::uint64_t block : store_.refcounts().table())
+        if (block && !(block & g_.cluster_mask()) && block < file_end_) ++own[block >> g_.cluster_bits];
+    std::map<std::uint64_t, std::uint64_t> counts; // cluster -> references
+    for (auto const& [number, chunk] : old.chunks())
+        for (std::uint64_t k = 0; k < ReferenceMap::chunk_clusters; ++k) {
+            std::uint64_t c = number * ReferenceMap::chunk_clusters + k, value = (*chunk)[k];
+            auto mine = own.find(c);
+            if (mine != own.end()) value -= std::min(value, mine->second);
+            if (value > g_.max_refcount())
+                co_return Error("The reference counts of this image are too narrow for its clusters", EINVAL);
+            if (value) counts[c] = value;
+        }
+    std::uint64_t start = counts.empty() ? 1 : counts.rbegin()->first + 1;
+    start = std::max(start, file_end_ >> g_.cluster_bits); // nothing old is overwritten
+    std::set<std::uint64_t> blocks;
+    for (auto const& [c, value] : counts) blocks.insert(c / entries);
+    std::uint64_t total = 0, table_clusters = 0;
+    for (;;) { // the new blocks count themselves and the table
+        std::uint64_t last = (start + blocks.size() + table_clusters) / entries;
+        for (std::uint64_t i = start / entries; i <= last; ++i) blocks.insert(i);
+        std::uint64_t table_now = div_ceil((*blocks.rbegin() + 1) * 8, cluster);
+        std::uint64_t now = blocks.size() + table_now;
+        if (now == total) break;
+        total = now;
+        table_clusters = table_now;
+    }
+    if (table_clusters << g_.cluster_bits > max_refcount_table_bytes)
+        co_return Error("The new refcount table would be too large", EFBIG);
+    for (std::uint64_t c = start; c < start + total; ++c) counts[c] = 1;
+    std::vector<std::uint64_t> table(*blocks.rbegin() + 1);
+    std::uint64_t next = start + table_clusters;
+    for (std::uint64_t i : blocks) {
+        std::vector<std::uint8_t> block(cluster);
+        for (auto at = counts.lower_bound(i * entries); at != counts.end() && at->first < (i + 1) * entries; ++at)
+            store_refcount(block.data(), at->first - i * entries, g_.refcount_order, at->second);
+        table[i] = next++ << g_.cluster_bits;
+        ConstBytes all(block);
+        CO_TRY(co_await write_bytes(store_.file(), table[i], all));
+    }
+    std::vector<std::uint8_t> raw(table_clusters << g_.cluster_bits);
+    for (std::size_t i = 0; i < table.size(); ++i) store_be64(raw.data() + i * 8, table[i]);
+    ConstBytes all(raw);
+    CO_TRY(co_await write_bytes(store_.file(), start << g_.cluster_bits, all));
+    CO_TRY(co_await store_.adopt_refcounts(start << g_.cluster_bits, table_clusters, std::move(table)));
+    for (auto const& [c, value] : counts)
+        for (std::uint64_t n = 0; n < value && n < 2; ++n) references_.add(c);
+    report_.corruptions -= broken_blocks_;
+    report_.corruptions_fixed += broken_blocks_;
+    co_return Result<void>{};
+}
+
+} // namespace vmm::block::qcow2
