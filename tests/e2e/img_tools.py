@@ -167,6 +167,9 @@ EVEN_OUT = [
     (r'"actual-size": \d+', '"actual-size": N'),
     (r'"date-n?sec": \d+', '"date": N'),
     (r'\d{4}-\d\d-\d\d \d\d:\d\d:\d\d', 'DATE'),
+    # where a new cluster goes is each program's choice
+    (r'\d+\.\d\d% fragmented', 'N% fragmented'),
+    (r'"fragmented-clusters": \d+,\n\s*', ''),
     (r'#block\d+', '#block'),
     (r'; did you mean .*', ''),
     # the terminal's own line: chunk sizes decide how many steps are shown
