@@ -68,6 +68,8 @@ class Session:
         except OSError:
             data = b""
         self.text += data.decode("utf-8", "replace")
+        for _ in range(data.count(b"\x1b[6n")):  # where is the cursor? A terminal answers at once.
+            os.write(self.master, b"\x1b[24;5R")
         return bool(data)
 
     def expect(self, pattern, limit=LIMIT):
