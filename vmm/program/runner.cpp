@@ -114,6 +114,7 @@ Result<void> Runner::make_machine() {
     engine_ = std::move(chosen.engine);
     if (log_.enabled(Trace::reset)) log_.trace(Trace::reset, fmt::format("engine {}: {}\n", chosen.name, chosen.why));
 
+    if (!config_.trace_ranges.empty()) return error("-dfilter: limiting traces to address ranges is not built yet");
     if (config_.lockstep)
         return error("-accel tcg,lockstep=on: running two engines against each other in one machine is not built yet");
 
