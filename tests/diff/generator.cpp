@@ -15,9 +15,9 @@ constexpr unsigned rsp_number = 4;
 
 class Generator {
 public:
-    Generator(std::uint64_t seed, unsigned families)
-        : random_(seed), families_(families), long_mode_(!(families & legacy32) || !random_.chance(4)),
-          encode_(random_, long_mode_) {
+    Generator(std::uint64_t seed, unsigned families, Backdrop const& backdrop)
+        : random_(seed), backdrop_(backdrop), families_(families),
+          long_mode_(!(families & legacy32) || !random_.chance(4)), encode_(random_, long_mode_) {
         q_.seed = seed;
         q_.long_mode = long_mode_;
         if (long_mode_)
@@ -54,18 +54,24 @@ private:
             for (auto& lane : r.ymm[i]) lane = random_.chance(2) ? random_.floating() : random_.value();
         r.mxcsr = 0x1f80 | (random_.pick(4) << 13) | (random_.chance(4) ? 0x8000 : 0) | (random_.chance(4) ? 0x40 : 0);
         start_x87();
-        for (std::size_t i = 0; i < q_.data.size(); i += 8) {
-            std::uint64_t v = random_.chance(2) ? random_.floating() : random_.value();
-            std::memcpy(q_.data.data() + i, &v, 8);
-        }
-        for (std::size_t i = 0; i < q_.stack.size(); i += 8) {
-            std::uint64_t v = random_.value();
-            std::memcpy(q_.stack.data() + i, &v, 8);
+        start_memory(q_.data);
+        start_memory(q_.stack);
+        for (unsigned pointer : {encode_.pointer_a(), encode_.pointer_b()}) {
+            std::size_t const middle = (r.gpr[pointer] - data_base) & ~std::size_t(7);
+            for (std::size_t i = middle - 256; i < middle + 256; i += 8) {
+                std::uint64_t v = random_.chance(2) ? random_.floating() : random_.value();
+                std::memcpy(q_.data.data() + i, &v, 8);
+            }
         }
         if (!(families_ & control)) return;
         may_trap_ = random_.chance(6);
         if (may_trap_) r.mxcsr &= ~(std::uint32_t(random_.pick(64)) << 7);
         if (random_.chance(6)) r.fcw &= std::uint16_t(~random_.pick(64));
+    }
+
+    template <std::size_t Size> void start_memory(std::array<std::uint8_t, Size>& memory) {
+        std::size_t const window = random_.pick(unsigned(backdrop_.words.size() - Size / 8 + 1));
+        std::memcpy(memory.data(), backdrop_.words.data() + window, Size);
     }
 
     void start_x87() {
@@ -329,6 +335,7 @@ private:
     }
 
     Random random_;
+    Backdrop const& backdrop_;
     unsigned families_;
     bool long_mode_;
     Encodings encode_;
@@ -342,6 +349,13 @@ private:
 
 } // namespace
 
-Sequence generate(std::uint64_t seed, unsigned families) { return Generator(seed, families).run(); }
+Backdrop::Backdrop() {
+    Random random(0);
+    for (auto& word : words) word = random.chance(3) ? random.floating() : random.value();
+}
+
+Sequence generate(std::uint64_t seed, unsigned families, Backdrop const& backdrop) {
+    return Generator(seed, families, backdrop).run();
+}
 
 } // namespace vmm::diff

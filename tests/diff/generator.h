@@ -2,6 +2,7 @@
 #pragma once
 #include "tests/diff/sample.h"
 
+#include <array>
 #include <cstdint>
 
 namespace vmm::diff {
@@ -20,7 +21,13 @@ enum Family : unsigned {
     everything = 511
 };
 
+// What memory is filled with where a sequence is not likely to reach: each starts from another window of it.
+struct Backdrop {
+    Backdrop();
+    std::array<std::uint64_t, 8192> words;
+};
+
 // The same seed and families give the same sequence.
-Sequence generate(std::uint64_t seed, unsigned families = everything);
+Sequence generate(std::uint64_t seed, unsigned families, Backdrop const& backdrop);
 
 } // namespace vmm::diff

@@ -1,5 +1,6 @@
 #include "tests/diff/native_runner.h"
 
+#include <fmt/core.h>
 #include <poll.h>
 #include <signal.h>
 #include <sys/mman.h>
@@ -149,14 +150,20 @@ NativeRunner::~NativeRunner() {
     munmap(shared_, sizeof(Shared));
 }
 
-void NativeRunner::stop_child() {
-    if (child_ < 0) return;
+std::string NativeRunner::stop_child() {
+    if (child_ < 0) return {};
     close(to_child_);
     close(from_child_);
-    kill(child_, SIGKILL);
-
-    waitpid(child_, nullptr, 0);
+    int status = 0;
+    pid_t const ended = waitpid(child_, &status, WNOHANG);
+    if (ended == 0) {
+        kill(child_, SIGKILL);
+        waitpid(child_, nullptr, 0);
+    }
     child_ = -1;
+    if (ended == 0) return "no end within the time allowed";
+    return WIFSIGNALED(status) ? fmt::format("signal {}", WTERMSIG(status))
+                               : fmt::format("status {}", WEXITSTATUS(status));
 }
 
 void NativeRunner::start_child() {
@@ -212,7 +219,7 @@ bool NativeRunner::run(Sequence const& s, Outcome& out) {
     char c = 1;
     pollfd answer{.fd = from_child_, .events = POLLIN, .revents = 0};
     if (write(to_child_, &c, 1) != 1 || poll(&answer, 1, patience_ms) != 1 || read(from_child_, &c, 1) != 1) {
-        stop_child();
+        why_ = stop_child();
         return false;
     }
     out = shared_->out;

@@ -5,6 +5,7 @@
 #include <sys/types.h>
 
 #include <memory>
+#include <string>
 
 namespace vmm::diff {
 
@@ -17,11 +18,15 @@ public:
     NativeRunner& operator=(NativeRunner const&) = delete;
     // False: the sequence killed the child (not to be compared).
     bool run(Sequence const& sequence, Outcome& out);
+    // Why the last failed run failed.
+    std::string const& failure() const { return why_; }
 
 private:
     struct Shared;
     void start_child();
-    void stop_child();
+    // Says how the child ended, or that it had not.
+    std::string stop_child();
+    std::string why_;
     Shared* shared_;
     pid_t child_ = -1;
     int to_child_ = -1, from_child_ = -1;

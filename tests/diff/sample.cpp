@@ -3,6 +3,9 @@
 #include <Zydis/Zydis.h>
 #include <fmt/core.h>
 
+#include <cstring>
+#include <string_view>
+
 namespace vmm::diff {
 
 namespace {
@@ -17,6 +20,7 @@ Sequence::Instruction const* ended_at(Sequence const& s, Outcome const& outcome)
 
 void bytes(std::string& text, char const* name, std::uint64_t base, std::uint8_t const* e, std::uint8_t const* a,
            std::size_t size) {
+    if (std::memcmp(e, a, size) == 0) return;
     int shown = 0;
     for (std::size_t i = 0; i < size && shown < 16; ++i)
         if (e[i] != a[i])
@@ -54,6 +58,7 @@ bool track_flags(Sequence& s) {
 std::string compare(Sequence const& s, Outcome const& e, Outcome const& a) {
     static constexpr char const* names[] = {"rax", "rcx", "rdx", "rbx", "rsp", "rbp", "rsi", "rdi",
                                             "r8",  "r9",  "r10", "r11", "r12", "r13", "r14", "r15"};
+    static constexpr char const* stack_names[] = {"st0", "st1", "st2", "st3", "st4", "st5", "st6", "st7"};
     std::string text;
     // With underflow unmasked a tiny result raises it even if exact, and the flags beside it vary by instruction: our
     // engines compute with everything masked and do not see the exact ones.
@@ -64,7 +69,7 @@ std::string compare(Sequence const& s, Outcome const& e, Outcome const& a) {
     constexpr std::uint32_t overflow = 8, overflow_mask = 0x400, inexact = 0x20;
     bool const overflowed = e.vector == simd_exception && (e.registers.mxcsr & (overflow | overflow_mask)) == overflow;
     std::uint32_t const mxcsr_bits = overflowed ? ~inexact : ~0u;
-    auto field = [&](std::string const& name, std::uint64_t x, std::uint64_t y) {
+    auto field = [&](std::string_view name, std::uint64_t x, std::uint64_t y) {
         if (x != y) text += fmt::format("  {}: expected {:#x}, got {:#x}\n", name, x, y);
     };
     field("vector", std::uint64_t(e.vector), std::uint64_t(a.vector));
@@ -84,7 +89,7 @@ std::string compare(Sequence const& s, Outcome const& e, Outcome const& a) {
     std::uint64_t flags = defined_flags & ~undefined;
     field("rflags", e.registers.rflags & flags, a.registers.rflags & flags);
     for (unsigned i = 0; i < 16; ++i)
-        for (unsigned k = 0; k < 4; ++k)
+        for (unsigned k = 0; k < 4 && e.registers.ymm[i] != a.registers.ymm[i]; ++k)
             field(fmt::format("ymm{}[{}]", i, k), e.registers.ymm[i][k], a.registers.ymm[i][k]);
     field("mxcsr", e.registers.mxcsr & mxcsr_bits, a.registers.mxcsr & mxcsr_bits);
     field("fcw", e.registers.fcw, a.registers.fcw);
@@ -96,7 +101,7 @@ std::string compare(Sequence const& s, Outcome const& e, Outcome const& a) {
     field("fsw", e.registers.fsw & fsw_mask, a.registers.fsw & fsw_mask);
     if (stack_defined) field("tags", e.registers.tags, a.registers.tags);
     for (unsigned i = 0; i < 8 && stack_defined; ++i)
-        bytes(text, fmt::format("st{}", i).c_str(), 0, e.registers.st[i].data(), a.registers.st[i].data(), 10);
+        bytes(text, stack_names[i], 0, e.registers.st[i].data(), a.registers.st[i].data(), 10);
     bytes(text, "data", data_base, e.data.data(), a.data.data(), data_size);
     bytes(text, "stack", stack_base, e.stack.data(), a.stack.data(), stack_size);
     return text;

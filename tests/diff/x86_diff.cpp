@@ -1,6 +1,7 @@
 // x86_diff: random sequences on the host CPU and on our engines; prints what differs, shrunk to what matters.
 //
-// usage: x86_diff [--engine interp] [--count N] [--seed FIRST] [--families MASK] [--jobs N] [--limit N] [--whole]
+// usage: x86_diff [--engine interp|jit|both] [--count N] [--seed FIRST] [--families MASK] [--jobs N] [--limit N]
+// [--whole]
 //                 [--show]
 // --limit: how many differences each job prints; --whole prints them as generated; --show prints every sequence.
 #include "tests/diff/generator.h"
@@ -26,7 +27,7 @@ using namespace vmm::diff;
 namespace {
 
 struct Options {
-    std::string engine = "interp";
+    std::string engine = "both";
     std::uint64_t count = 1000, first = 1;
     unsigned families = everything, limit = 10, jobs = 1;
     bool show = false, minimise = true;
@@ -44,16 +45,19 @@ std::unique_ptr<tcg::Backend> make_jit(tcg::EngineContext& context, tcg::GuestIn
 
 class Job {
 public:
-    Job(Options const& options, tcg::BackendFactory engine, Totals& totals)
-        : options_(options), guest_(std::move(engine)), totals_(totals) {}
+    Job(Options const& options, Totals& totals) : options_(options), totals_(totals) {
+        if (options.engine != "jit")
+            guests_.push_back({"interp", std::make_unique<GuestRunner>(tcg::make_interpreter)});
+        if (options.engine != "interp") guests_.push_back({"jit", std::make_unique<GuestRunner>(make_jit)});
+    }
 
     void run(std::uint64_t seed) {
-        Sequence q = generate(seed, options_.families);
+        Sequence q = generate(seed, options_.families, backdrop_);
         if (options_.show) fmt::print("{}", describe(q));
         std::string difference;
         if (!difference_of(q, difference)) {
             ++totals_.killed;
-            fmt::print("not comparable: --seed {} --families {}\n", seed, options_.families);
+            fmt::print("not comparable ({}): --seed {} --families {}\n", native_.failure(), seed, options_.families);
             return;
         }
         ++totals_.ran, totals_.instructions += q.instructions.size();
@@ -76,15 +80,25 @@ public:
 private:
     // False: the host process did not survive the sequence, or did not come to its end.
     bool difference_of(Sequence const& q, std::string& text) {
+        text.clear();
         if (!native_.run(q, expected_)) return false;
-        guest_.run(q, actual_);
-        text = compare(q, expected_, actual_);
+        for (auto const& guest : guests_) {
+            guest.runner->run(q, actual_);
+            std::string const differences = compare(q, expected_, actual_);
+            if (!differences.empty()) text += fmt::format("{}:\n{}", guest.name, differences);
+        }
         return true;
     }
 
+    struct Guest {
+        char const* name;
+        std::unique_ptr<GuestRunner> runner;
+    };
+
     Options const& options_;
+    Backdrop backdrop_;
     NativeRunner native_;
-    GuestRunner guest_;
+    std::vector<Guest> guests_;
     Totals& totals_;
     Outcome expected_, actual_;
     unsigned printed_ = 0;
@@ -103,7 +117,7 @@ bool run_jobs(Options const& options, Totals& totals) {
         pid_t child = fork();
         if (child < 0) return false;
         if (child == 0) {
-            Job job(options, options.engine == "jit" ? make_jit : tcg::make_interpreter, totals);
+            Job job(options, totals);
             for (std::uint64_t n = i; n < options.count; n += options.jobs) job.run(options.first + n);
             std::fflush(stdout);
             std::_Exit(0);
@@ -148,7 +162,7 @@ bool parse(int argc, char** argv, Options& o) {
         else
             return fmt::print(stderr, "x86_diff: unknown option {}\n", name), false;
     }
-    if (o.engine != "interp" && o.engine != "jit")
+    if (o.engine != "interp" && o.engine != "jit" && o.engine != "both")
         return fmt::print(stderr, "x86_diff: unknown engine {}\n", o.engine), false;
     return true;
 }
@@ -158,7 +172,7 @@ bool parse(int argc, char** argv, Options& o) {
 int main(int argc, char** argv) {
     Options options;
     if (!parse(argc, argv, options)) return 2;
-    if (options.engine == "jit" && !tcg::x64::supported())
+    if (options.engine != "interp" && !tcg::x64::supported())
         return fmt::print("skipped: this host CPU lacks AVX2 or BMI2\n"), 77;
     void* shared = mmap(nullptr, sizeof(Totals), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
     if (shared == MAP_FAILED) return 2;
