@@ -57,7 +57,7 @@ class Mounted:
 
 
 def wait_until_empty(directory):
-    for _ in range(200):
+    for _ in range(2400): # two minutes, for a busy machine
         try:
             if not os.listdir(directory):
                 return
