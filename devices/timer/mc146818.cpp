@@ -44,7 +44,8 @@ bool is_time_register(std::uint8_t i) {
 std::int64_t floor_seconds(Nanoseconds t) { return (t >= 0 ? t : t - (second - 1)) / second; }
 } // namespace
 
-Mc146818::Mc146818(Needs needs, Config config) : needs_(needs), timer_(needs.timers, [this] { settle(); }) {
+Mc146818::Mc146818(Needs needs, Config config)
+    : needs_(needs), slew_(config.slew), timer_(needs.timers, [this] { settle(); }) {
     state_.cmos[register_a] = 0x26; // 32768 Hz, 1024 Hz periodic: as firmware leaves it
     state_.cmos[register_b] = b_24_hours;
     state_.cmos[register_d] = d_vrt;
@@ -57,6 +58,7 @@ Mc146818::Mc146818(Needs needs, Config config) : needs_(needs), timer_(needs.tim
 void Mc146818::reset() {
     state_.cmos[register_b] &= std::uint8_t(~(b_pie | b_aie | b_uie | b_sqwe));
     state_.cmos[register_c] = 0;
+    state_.owed = 0;
     state_.index = state_.extended_index = 0;
     state_.flags_seen = needs_.timers.now();
     if (!held()) state_.second_seen = clock_time();
@@ -70,7 +72,7 @@ Result<void> Mc146818::load(StateReader& from) {
     Nanoseconds clock = 0;
     if (__builtin_add_overflow(needs_.wall.now(), loaded.offset, &clock) || !sane(clock) || !sane(loaded.second_seen) ||
         loaded.flags_seen < 0 || !sane(loaded.flags_seen) || loaded.held_part < 0 || loaded.held_part >= second ||
-        loaded.weekday_skew > 6)
+        loaded.weekday_skew > 6 || loaded.owed > max_owed)
         return error("the real-time clock's state holds an impossible time");
     state_ = loaded;
     update_line();
@@ -165,7 +167,12 @@ void Mc146818::settle() {
     Nanoseconds now = needs_.timers.now();
     if (Nanoseconds ticks = periodic_interval_ticks()) {
         auto count = [&](Nanoseconds t) { return oscillator.ticks_at(t) / ticks; };
-        if (count(now) > count(state_.flags_seen)) flags |= c_pf;
+        auto passed = std::uint64_t(std::max<std::int64_t>(0, count(now) - count(state_.flags_seen)));
+        if (slew_ && passed && (state_.cmos[register_b] & b_pie)) {
+            std::uint64_t lost = passed - (flags & c_pf ? 0 : 1);
+            state_.owed = std::uint32_t(std::min<std::uint64_t>(state_.owed + lost, max_owed));
+        }
+        if (passed) flags |= c_pf;
     }
     state_.flags_seen = std::max(now, state_.flags_seen);
     if (!held()) {
@@ -220,6 +227,11 @@ std::uint8_t Mc146818::read_register(std::uint8_t index) {
         std::uint8_t flags = state_.cmos[register_c];
         state_.cmos[register_c] = 0;
         update_line();
+        if (state_.owed && (state_.cmos[register_b] & b_pie)) { // the line has been low: another edge at once
+            --state_.owed;
+            state_.cmos[register_c] = c_pf;
+            update_line();
+        }
         arm();
         return flags;
     }
@@ -242,6 +254,7 @@ void Mc146818::write_control(std::uint8_t index, std::uint8_t value) {
     } else {
         if (value & b_set) value &= std::uint8_t(~b_uie); // datasheet: SET clears UIE
         state_.cmos[register_b] = value;
+        if (!(value & b_pie)) state_.owed = 0;
     }
     if (was_held && !held()) take_time();
     settle();

@@ -24,6 +24,9 @@ public:
     struct Config {
         // Added to the wall clock: 0 for UTC, the zone's offset for local time, start minus wall.now() for a date.
         Nanoseconds base_offset = 0;
+        // Periodic interrupts that came while one was still unread are given later (QEMU's driftfix=slew), for guests
+        // that count them.
+        bool slew = false;
     };
     struct State {
         std::uint8_t index = 0;
@@ -35,6 +38,7 @@ public:
         std::uint8_t weekday_skew = 0; // day-of-week register minus the calendar's, modulo 7
         Nanoseconds flags_seen = 0;    // periodic flags are settled up to this virtual time,
         Nanoseconds second_seen = 0;   // update and alarm flags up to this clock time
+        std::uint32_t owed = 0;        // periodic interrupts lost, to be made up for
     };
 
     Mc146818(Needs needs, Config config);
@@ -52,7 +56,8 @@ public:
     void save(StateWriter& to) const override { save_state(to, state_); }
     Result<void> load(StateReader& from) override;
 
-    static constexpr std::uint8_t century = 0x32; // where PC firmware and ACPI's FADT expect it
+    static constexpr std::uint32_t max_owed = 1000; // beyond, the guest is not keeping up and never will
+    static constexpr std::uint8_t century = 0x32;   // where PC firmware and ACPI's FADT expect it
 
 private:
     bool held() const;
@@ -73,6 +78,7 @@ private:
     void arm();
 
     Needs needs_;
+    bool slew_;
     State state_;
     Timer timer_;
 };
@@ -87,6 +93,7 @@ template <class V> void fields(V& v, Mc146818::State& s) {
     v.field("weekday_skew", s.weekday_skew);
     v.field("flags_seen", s.flags_seen);
     v.field("second_seen", s.second_seen);
+    v.field("owed", s.owed);
 }
 
 } // namespace vmm::dev

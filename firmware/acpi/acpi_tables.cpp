@@ -131,7 +131,7 @@ Bytes madt(AcpiConfig const& config) {
     w.u32(dual_8259);
     for (unsigned cpu = 0; cpu < config.cpus; ++cpu) {
         w.u8(0), w.u8(8);
-        w.u8(std::uint8_t(cpu)), w.u8(std::uint8_t(cpu));
+        w.u8(std::uint8_t(cpu)), w.u8(config.apic_ids.empty() ? std::uint8_t(cpu) : config.apic_ids[cpu]);
         w.u32(enabled);
     }
     w.u8(1), w.u8(12);
@@ -214,6 +214,7 @@ std::array<std::uint8_t, 36> rsdp(std::uint32_t rsdt, std::uint32_t xsdt) {
 } // namespace
 
 AcpiTables build_acpi_tables(AcpiConfig const& config, GuestPhys base) {
+    VMM_ASSERT(config.apic_ids.empty() || config.apic_ids.size() == config.cpus);
     VMM_ASSERT(config.cpus >= 1 && config.cpus <= 255 && base % page_size == 0 && base < 4 * GiB);
     AcpiTables all;
     auto add = [&all, base](Bytes const& bytes) {

@@ -10,7 +10,8 @@ namespace vmm::firmware {
 
 // What the tables say of the machine.
 struct AcpiConfig {
-    unsigned cpus = 1;                     // 1..255; processor n has local APIC id n
+    unsigned cpus = 1;                     // 1..255
+    std::vector<std::uint8_t> apic_ids{};  // of each processor; none given: its number
     std::uint64_t pci_window = 0xc0000000; // first address of the PCI memory window below 4 GiB
     std::array<bool, 4> com{true, false, false, false};
     bool parallel = false, floppy = false, i8042 = true, hpet = true, vga = true;

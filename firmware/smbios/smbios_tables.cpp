@@ -131,7 +131,9 @@ void processor(Builder& b, SmbiosConfig const& config, unsigned index) { // type
     b.u8(other); // upgrade
     b.u16(no_cache), b.u16(no_cache), b.u16(no_cache);
     b.string(""), b.string(""), b.string("");
-    b.u8(1), b.u8(1), b.u8(1); // cores, enabled, threads
+    auto count = [](unsigned n) { return std::uint8_t(std::min(n, 255u)); };
+    b.u8(count(config.cores)), b.u8(count(config.cores)); // present, enabled
+    b.u8(count(config.cores * config.threads));
     b.u16(unknown);
     b.u16(other); // family 2
     b.end();
@@ -217,12 +219,12 @@ std::array<std::uint8_t, 31> entry_point(Builder const& b, GuestPhys structures_
 } // namespace
 
 SmbiosTables build_smbios_tables(SmbiosConfig const& config, GuestPhys structures_at) {
-    VMM_ASSERT(config.cpus >= 1 && config.cpus <= 255);
+    VMM_ASSERT(config.sockets >= 1 && config.sockets <= 255);
     Builder b;
     bios(b, config);
     system(b, config);
     chassis(b, config);
-    for (unsigned i = 0; i < config.cpus; ++i) processor(b, config, i);
+    for (unsigned i = 0; i < config.sockets; ++i) processor(b, config, i);
     memory(b, config);
     b.begin(32, 0x2000); // system boot: no error
     b.zeros(6);

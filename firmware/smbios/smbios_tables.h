@@ -12,7 +12,8 @@ namespace vmm::firmware {
 
 // What the structures say. Strings longer than 64 characters (the specification's limit for old readers) are cut.
 struct SmbiosConfig {
-    unsigned cpus = 1;                                // sockets with one core each
+    unsigned sockets = 1;                             // 1..255
+    unsigned cores = 1, threads = 1;                  // per socket, per core
     std::uint64_t ram_below_4g = 0, ram_above_4g = 0; // bytes
     std::string manufacturer = "vmm", product = "Standard PC (i440FX + PIIX, 1996)", version = "pc-i440fx";
     std::string serial{};
@@ -25,7 +26,7 @@ struct SmbiosTables {
     std::vector<std::uint8_t> structures;
 };
 
-// Builds types 0, 1, 3, 4 (one a CPU), 16, 17 (one per 16 GiB), 19, 32 and 127. The structures will lie at
+// Builds types 0, 1, 3, 4 (one a socket), 16, 17 (one per 16 GiB), 19, 32 and 127. The structures will lie at
 // `structures_at`, below 4 GiB.
 SmbiosTables build_smbios_tables(SmbiosConfig const& config, GuestPhys structures_at);
 

@@ -2,7 +2,10 @@
 """Debian's kernels boot to a shell on the serial line, and do what a shell makes a kernel do."""
 import hashlib
 import os
+import re
 import sys
+import tempfile
+import time
 
 sys.path.insert(0, os.path.dirname(__file__))
 from session import PROMPT, Failure, Session, check, guest, linux, main  # noqa: E402
@@ -86,6 +89,61 @@ def boots_with_two_cpus():
         check(vm.wait() == 0, "status")
 
 
+def sees_the_topology_of_smp():
+    """sockets, cores and threads as -smp says, by the kernel's own account."""
+    look = ("cd /sys/devices/system/cpu; for c in cpu[0-9]*; do echo TOPO $c p$(cat $c/topology/physical_package_id) "
+            "c$(cat $c/topology/core_id) t$(cat $c/topology/thread_siblings_list) s$(cat $c/topology/core_siblings_list); done; "
+            "grep -m1 siblings /proc/cpuinfo; grep -m1 'cpu cores' /proc/cpuinfo; echo looked")
+    for model in "max", "x86-64-v3":
+        with Session(*linux(append=f'console=ttyS0 quiet vmm.run="{look}"',
+                            extra=["-cpu", model, "-smp", "4,sockets=1,cores=2,threads=2"])) as vm:
+            vm.expect(r"vmm-guest: ready")
+            vm.expect(r"\nlooked")
+            for cpu, core, threads in (0, 0, "0-1"), (1, 0, "0-1"), (2, 1, "2-3"), (3, 1, "2-3"):
+                check(f"TOPO cpu{cpu} p0 c{core} t{threads} s0-3" in vm.text, f"{model}: cpu{cpu} is elsewhere: {vm.text[-600:]}")
+            check("siblings\t: 4" in vm.text and "cpu cores\t: 2" in vm.text, f"{model}: /proc/cpuinfo: {vm.text[-600:]}")
+    with Session(*linux(append='console=ttyS0 quiet vmm.run="grep -c . /sys/devices/system/cpu/cpu*/topology/core_id; '
+                               'grep physical.id /proc/cpuinfo; grep ^apicid /proc/cpuinfo; echo looked"',
+                        extra=["-smp", "4,sockets=2,cores=3,maxcpus=6"])) as vm:
+        vm.expect(r"\nlooked")
+        check(vm.text.count("physical id\t: 0") == 3 and vm.text.count("physical id\t: 1") == 1, f"sockets: {vm.text[-600:]}")
+        check("apicid\t\t: 4" in vm.text, f"APIC ids: {vm.text[-600:]}")
+
+
+def the_clock_starts_and_moves_as_rtc_says():
+    with Session(*linux(append='console=ttyS0 quiet vmm.run="cat /sys/class/rtc/rtc0/date; echo looked"',
+                        extra=["-rtc", "base=2006-06-17T16:01:21,clock=vm"])) as vm:
+        vm.expect(r"2006-06-17")
+        check(vm.wait() == 0, "status")
+    with Session(*linux(extra=["-rtc", "base=2006-06-17,clock=vm,driftfix=slew"])) as vm:
+        vm.expect(PROMPT)
+        vm.send("\x01c")
+        vm.expect(r"\(qemu\) ")
+        vm.send("stop\n")
+        time.sleep(3)  # wall time that a clock of the machine's must not see
+        vm.send("cont\n")
+        vm.send("\x01c\n")
+        vm.expect(PROMPT)
+        uptime = float(vm.command("cut -d' ' -f1 /proc/uptime"))
+        clock = vm.command("cat /sys/class/rtc/rtc0/since_epoch").strip()
+        passed = int(clock) - 1150502400
+        check(0 <= passed - uptime < 3, f"the RTC moved {passed} s in {uptime} s of the machine's time")
+        vm.send("poweroff -f\n")
+        check(vm.wait() == 0, "status")
+
+
+def traces_are_limited_to_the_addresses_of_dfilter():
+    with tempfile.TemporaryDirectory() as directory:
+        log = os.path.join(directory, "log")
+        with Session(*linux(append="console=ttyS0 panic=-1 vmm.run=true",
+                            extra=["-d", "in_asm,exec", "-D", log, "-dfilter", "0x1000000..0x10fffff"])) as vm:
+            check(vm.wait() == 0, "status")
+        with open(log, encoding="ascii") as file:
+            blocks = re.findall(r"^(?:IN: \[0x|Trace 0: \[)([0-9a-f]+)", file.read(), re.M)
+        check(blocks, "nothing was traced")
+        check(all(0x1000000 <= int(at, 16) <= 0x10fffff for at in blocks), "something outside of the range was traced")
+
+
 def power_button_and_monitor():
     with Session(*linux()) as vm:
         vm.expect(r"vmm-guest: ready")
@@ -108,4 +166,5 @@ def power_button_and_monitor():
 
 if __name__ == "__main__":
     main([boots_to_a_shell_and_powers_off, runs_a_script_of_shell_work, reboots_and_no_reboot_ends, panic_reboots_or_ends,
-          boots_an_elf_vmlinux_with_a_directory_as_initrd, boots_a_32_bit_kernel, boots_with_two_cpus, power_button_and_monitor])
+          boots_an_elf_vmlinux_with_a_directory_as_initrd, boots_a_32_bit_kernel, boots_with_two_cpus, sees_the_topology_of_smp, the_clock_starts_and_moves_as_rtc_says,
+          traces_are_limited_to_the_addresses_of_dfilter, power_button_and_monitor])

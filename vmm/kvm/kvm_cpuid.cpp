@@ -21,7 +21,7 @@ kvm_cpuid_entry2 const* find(std::span<kvm_cpuid_entry2 const> list, std::uint32
 struct Indexed {
     std::uint32_t leaf, count;
 };
-constexpr Indexed indexed[] = {{4, 5}, {7, 2}, {0xb, 3}, {0xd, 64}};
+constexpr Indexed indexed[] = {{4, 5}, {7, 2}, {0xb, 3}, {0xd, 64}, {0x8000001d, 5}};
 
 // Paravirtual features that work without an interrupt controller in the kernel.
 constexpr std::uint32_t pv_without_apic = 1u << KVM_FEATURE_CLOCKSOURCE | 1u << KVM_FEATURE_NOP_IO_DELAY |

@@ -97,6 +97,7 @@ struct RtcConfig {
     bool localtime = false;
     std::optional<std::int64_t> start_seconds; // fixed start, seconds since the epoch (UTC)
     std::string clock = "host";                // "host", "rt" or "vm"
+    bool slew = false;                         // driftfix=slew: lost periodic interrupts are made up for
 };
 
 // -dfilter: guest addresses, both ends inclusive.

@@ -87,6 +87,10 @@ Result<void> on_rtc(Parse& parse, OptionRow const&, std::string_view argument) {
         if (*clock != "host" && *clock != "rt" && *clock != "vm") return error("invalid option value '{}'", *clock);
         rtc.clock = *clock;
     }
+    if (std::string const* fix = list.find("driftfix")) {
+        if (*fix != "none" && *fix != "slew") return error("invalid option value '{}'", *fix);
+        rtc.slew = *fix == "slew";
+    }
     return {};
 }
 

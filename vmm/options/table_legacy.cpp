@@ -14,7 +14,7 @@ constexpr OptionRow rows[] = {
     {"no-kqemu", "", "-enable-kvm", on_kqemu},
     {"localtime", "", "-rtc base=localtime", on_localtime},
     {"startdate", "date", "-rtc base=DATE", on_localtime},
-    {"rtc-td-hack", "", "-rtc driftfix=slew", on_ignored},
+    {"rtc-td-hack", "", "-rtc driftfix=slew", on_localtime},
     {"nodefconfig", "", "-no-user-config", on_ignored},
     {"alt-grab", "", "-display sdl,grab-mod=lshift-lctrl-lalt", nullptr, "a graphical window"},
     {"ctrl-grab", "", "-display sdl,grab-mod=rctrl", nullptr, "a graphical window"},
@@ -49,6 +49,7 @@ Result<void> on_kqemu(Parse& parse, OptionRow const& row, std::string_view) {
 
 Result<void> on_localtime(Parse& parse, OptionRow const& row, std::string_view argument) {
     parse.warn(fmt::format("-{} is old; use {}", row.name, row.help));
+    if (row.name == "rtc-td-hack") return on_rtc(parse, row, "driftfix=slew");
     return on_rtc(parse, row, row.name == "localtime" ? "base=localtime" : fmt::format("base={}", argument));
 }
 

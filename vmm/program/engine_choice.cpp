@@ -7,8 +7,9 @@ namespace vmm {
 
 namespace {
 
-Result<TcgOptions> tcg_options(AccelConfig const& accel) {
+Result<TcgOptions> tcg_options(Config const& config, AccelConfig const& accel) {
     TcgOptions options;
+    for (TraceRange range : config.trace_ranges) options.trace_ranges.push_back({range.first, range.last});
     std::string const* engine = accel.properties.find("engine");
     options.backend = engine && *engine == "interp" ? TcgBackend::interp : TcgBackend::jit;
     if (std::string const* size = accel.properties.find("tb-size"))
@@ -46,7 +47,7 @@ Result<ChosenEngine> make(Config const& config, AccelConfig const& accel, kvm::K
         kvm::KvmOptions options = TRY(kvm_options(config, accel));
         return ChosenEngine{TRY(make_kvm_engine(api, host, options, log)), "kvm", {}};
     }
-    return ChosenEngine{make_tcg_engine(TRY(tcg_options(accel)), log), "tcg", {}};
+    return ChosenEngine{make_tcg_engine(TRY(tcg_options(config, accel)), log), "tcg", {}};
 }
 
 } // namespace

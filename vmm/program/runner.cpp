@@ -75,18 +75,21 @@ Result<void> Runner::apply_devices(PcConfig& pc) {
     return {};
 }
 
-// -rtc: what to add to the host's UTC.
-Result<void> Runner::apply_clock(PcConfig& pc) const {
-    if (config_.rtc.clock == "vm") return error("-rtc clock=vm: a clock that stops with the machine is not built yet");
-    std::time_t now = std::time(nullptr);
+// -rtc: what the clock shows now, and what moves it.
+void Runner::apply_clock(PcConfig& pc) const {
+    using Clock = PcConfig::RtcClock;
+    std::string const& clock = config_.rtc.clock;
+    pc.rtc_clock = clock == "vm" ? Clock::guest : clock == "rt" ? Clock::monotonic : Clock::host;
+    pc.rtc_slew = config_.rtc.slew;
+    pc.rtc_start = host_realtime();
     if (config_.rtc.start_seconds) {
-        pc.rtc_offset = (*config_.rtc.start_seconds - now) * nanoseconds_per_second;
+        pc.rtc_start = *config_.rtc.start_seconds * nanoseconds_per_second;
     } else if (config_.rtc.localtime) {
+        std::time_t now = std::time(nullptr);
         std::tm local{};
         localtime_r(&now, &local);
-        pc.rtc_offset = local.tm_gmtoff * nanoseconds_per_second;
+        pc.rtc_start += local.tm_gmtoff * nanoseconds_per_second;
     }
-    return {};
 }
 
 // The 16 bytes of "550e8400-e29b-41d4-a716-446655440000" in order; all zero when empty. The text has been checked.
@@ -114,17 +117,22 @@ Result<void> Runner::make_machine() {
     engine_ = std::move(chosen.engine);
     if (log_.enabled(Trace::reset)) log_.trace(Trace::reset, fmt::format("engine {}: {}\n", chosen.name, chosen.why));
 
-    if (!config_.trace_ranges.empty()) return error("-dfilter: limiting traces to address ranges is not built yet");
     if (config_.lockstep)
         return error("-accel tcg,lockstep=on: running two engines against each other in one machine is not built yet");
 
     PcConfig pc;
-    TRY(apply_clock(pc));
+    apply_clock(pc);
     pc.uuid = uuid_bytes(config_.uuid);
     pc.ram_bytes = config_.memory_bytes;
     pc.cpus = config_.smp.cpus;
+    pc.sockets = config_.smp.sockets, pc.cores = config_.smp.cores, pc.threads = config_.smp.threads;
     std::vector<std::string> warnings;
     pc.cpu_model = TRY(x86::make_cpu_model(cpu_specification(config_.cpu), engine_->features(), warnings));
+    if (pc.threads > 1 && pc.cpu_model.vendor == "AuthenticAMD" && !pc.cpu_model.has(x86::Feature::topoext))
+        log_.warn(
+            "This family of AMD CPU doesn't support hyperthreading({}): the guest will see {} cores; choose another "
+            "model or add +topoext",
+            pc.threads, pc.cores * pc.threads);
     for (std::string const& warning : warnings) log_.warn("{}", warning);
     for (std::size_t n = 0; n < config_.serials.size() && n < 4; ++n) {
         serial_links_.push_back(nullptr);

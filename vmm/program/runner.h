@@ -35,7 +35,7 @@ private:
     Result<void> make_machine();
     Result<void> make_monitors();
     Result<void> apply_devices(PcConfig& pc);
-    Result<void> apply_clock(PcConfig& pc) const;
+    void apply_clock(PcConfig& pc) const;
     void quit(int status);
     void guest_reset();
     void guest_power_off();

@@ -57,3 +57,40 @@ TEST(Cpuid, reports_vendor_signature_and_dynamic_bits) {
 TEST(Cpuid, a_model_without_xsave_reports_no_xsave_leaf) {
     EXPECT_EQ(cpuid(model("qemu64"), {}, 0xd, 0).eax, cpuid(model("qemu64"), {}, 0xb, 0).eax);
 }
+
+TEST(Cpuid, apic_ids_leave_gaps_where_a_count_is_no_power_of_two) {
+    EXPECT_EQ(topology_apic_id(3, 2, 2), 3u);
+    EXPECT_EQ(topology_apic_id(3, 3, 1), 4u); // second socket
+    EXPECT_EQ(topology_apic_id(7, 3, 2), 9u); // second socket's first core, second thread
+    EXPECT_EQ(topology_apic_id(5, 1, 1), 5u);
+}
+
+TEST(Cpuid, leaf_11_counts_threads_and_cores) {
+    CpuidContext c{.apic_id = 5, .threads = 2, .cores = 3};
+    CpuModel m = model("x86-64-v3");
+    CpuidResult thread = cpuid(m, c, 0xb, 0), core = cpuid(m, c, 0xb, 1), end = cpuid(m, c, 0xb, 2);
+    EXPECT_EQ(thread.eax, 1u);
+    EXPECT_EQ(thread.ebx, 2u);
+    EXPECT_EQ(core.eax, 3u);
+    EXPECT_EQ(core.ebx, 6u);
+    EXPECT_EQ(core.edx, 5u);
+    EXPECT_EQ(end.ecx >> 8, 0u);
+    EXPECT_EQ(cpuid(m, c, 1, 0).ebx >> 16, 0x0506u);
+    EXPECT_EQ(cpuid(m, c, 4, 0).eax >> 14 & 0xfff, 1u); // L1: the threads of a core
+    EXPECT_EQ(cpuid(m, c, 4, 0).eax >> 26, 3u);         // core ids set aside, less one
+}
+
+TEST(Cpuid, amd_models_tell_cores_and_threads_in_their_own_leaves) {
+    CpuidContext c{.apic_id = 7, .threads = 2, .cores = 2};
+    CpuModel m = model("max");
+    EXPECT_EQ(cpuid(m, c, 0x80000000, 0).eax, 0x8000001eu);
+    EXPECT_EQ(cpuid(m, c, 0x80000008, 0).ecx, 0x2003u);
+    EXPECT_TRUE(cpuid(m, c, 0x80000001, 0).ecx & 2);
+    CpuidResult place = cpuid(m, c, 0x8000001e, 0);
+    EXPECT_EQ(place.eax, 7u);
+    EXPECT_EQ(place.ebx, 0x101u);
+    EXPECT_EQ(place.ecx, 1u);
+    EXPECT_EQ(cpuid(m, c, 0x8000001d, 3).eax >> 14 & 0xfff, 3u);
+    EXPECT_EQ(cpuid(model("qemu64"), c, 0x80000000, 0).eax, 0x80000008u);
+    EXPECT_FALSE(cpuid(m, {}, 0x80000001, 0).ecx & 2);
+}

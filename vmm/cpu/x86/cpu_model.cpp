@@ -102,11 +102,11 @@ std::uint32_t CpuModel::signature() const {
 
 FeatureSet tcg_features() {
     FeatureSet set = v3();
-    add(set, {vme,        pcid,   x2apic, tsc_deadline, aes,    pclmulqdq,  rdrand,   monitor,    fsgsbase,
-              tsc_adjust, smep,   erms,   invpcid,      rdseed, adx,        smap,     clflushopt, clwb,
-              sha_ni,     umip,   rdpid,  fsrm,         mmxext, pdpe1gb,    rdtscp,   prefetchw,  wbnoinvd,
-              xsaveopt,   xsavec, arat,   Feature::ss,  ht,     cmp_legacy, cr8legacy,
-              fdp_excptn_only, zero_fcs_fds});
+    add(set, {vme,         pcid,   x2apic, tsc_deadline, aes,    pclmulqdq, rdrand,    monitor,    fsgsbase,
+              tsc_adjust,  smep,   erms,   invpcid,      rdseed, adx,       smap,      clflushopt, clwb,
+              sha_ni,      umip,   rdpid,  fsrm,         mmxext, pdpe1gb,   rdtscp,    prefetchw,  wbnoinvd,
+              xsaveopt,    xsavec, arat,   Feature::ss,  ht,     topoext,   cr8legacy, cmp_legacy, fdp_excptn_only,
+              zero_fcs_fds});
     // Translated code runs these 1:1 on the host, and their interpretation is checked against it: no host support, no
     // feature.
     FeatureSet host = host_features();
@@ -323,6 +323,31 @@ static CpuidResult cache_leaf(CpuidContext const& c, std::uint32_t subleaf) {
 
 static unsigned log2_ceil(unsigned v) { return v <= 1 ? 0 : 32 - __builtin_clz(v - 1); }
 
+std::uint32_t topology_apic_id(unsigned index, unsigned cores, unsigned threads) {
+    unsigned thread_bits = log2_ceil(threads), core_bits = log2_ceil(cores);
+    unsigned thread = index % threads, core = index / threads % cores, socket = index / threads / cores;
+    return thread | core << thread_bits | socket << (thread_bits + core_bits);
+}
+
+// AMD's cache properties (APM vol. 3 E.4.15): the caches of leaves 80000005H and 80000006H.
+static CpuidResult amd_cache_leaf(CpuidContext const& c, std::uint32_t subleaf) {
+    struct Cache {
+        unsigned type, level, ways, sets;
+    };
+    static constexpr Cache caches[] = {{1, 1, 2, 512}, {2, 1, 2, 512}, {3, 2, 16, 512}, {3, 3, 16, 16384}};
+    if (subleaf >= std::size(caches)) return {};
+    Cache const& k = caches[subleaf];
+    unsigned sharing = k.level == 3 ? c.cores * c.threads : c.threads;
+    return {k.type | k.level << 5 | 1u << 8 | (sharing - 1) << 14, 63u | (k.ways - 1) << 22, k.sets - 1, 0};
+}
+
+// AMD's place of a thread (APM vol. 3 E.4.16): a socket is one node.
+static CpuidResult amd_place_leaf(CpuidContext const& c) {
+    unsigned thread_bits = log2_ceil(c.threads), core_bits = log2_ceil(c.cores);
+    unsigned core = c.apic_id >> thread_bits & ((1u << core_bits) - 1);
+    return {c.apic_id, core | (c.threads - 1) << 8, c.apic_id >> (thread_bits + core_bits) & 255, 0};
+}
+
 static CpuidResult topology_leaf(CpuidContext const& c, std::uint32_t subleaf) {
     unsigned thread_bits = log2_ceil(c.threads), core_bits = log2_ceil(c.cores);
     if (subleaf == 0) return {thread_bits, c.threads, 0x100, c.apic_id};
@@ -343,12 +368,12 @@ static CpuidResult leaf_one(CpuModel const& m, CpuidContext const& c) {
     return r;
 }
 
-static CpuidResult extended_leaf(CpuModel const& m, CpuidContext const& c, std::uint32_t leaf) {
+static CpuidResult extended_leaf(CpuModel const& m, CpuidContext const& c, std::uint32_t leaf, std::uint32_t subleaf) {
     auto word = [&](FeatureWord w) { return m.words[std::size_t(w)]; };
     bool is_amd = m.vendor == amd;
     switch (leaf) {
     case 0x80000000: {
-        CpuidResult v{0x80000008, 0, 0, 0};
+        CpuidResult v{is_amd && m.has(topoext) ? 0x8000001e : 0x80000008, 0, 0, 0};
         if (is_amd) {
             std::uint32_t part[3];
             std::memcpy(part, m.vendor.data(), 12);
@@ -361,8 +386,9 @@ static CpuidResult extended_leaf(CpuModel const& m, CpuidContext const& c, std::
         if (is_amd)
             r.edx |= word(FeatureWord::l1_edx) & 0x0183f3ff; // AMD repeats the common bits
         else
-            r.ecx &= ~(1u << 1);
-        if (c.cores * c.threads == 1) r.ecx &= ~(1u << 1);
+            r.ecx &= ~(1u << 22);                         // the leaves are AMD's
+        constexpr std::uint32_t cmp_legacy_bit = 1u << 1; // leaf 1 counts cores: it follows from the machine
+        r.ecx = is_amd && c.cores * c.threads > 1 ? r.ecx | cmp_legacy_bit : r.ecx & ~cmp_legacy_bit;
         return r;
     }
     case 0x80000002:
@@ -375,8 +401,10 @@ static CpuidResult extended_leaf(CpuModel const& m, CpuidContext const& c, std::
     case 0x80000008: {
         unsigned logical = c.cores * c.threads;
         return {m.physical_bits | m.linear_bits << 8, word(FeatureWord::l8_ebx),
-                is_amd && logical > 1 ? logical - 1 : 0, 0};
+                is_amd && logical > 1 ? (log2_ceil(c.threads) + log2_ceil(c.cores)) << 12 | (logical - 1) : 0, 0};
     }
+    case 0x8000001d: return is_amd && m.has(topoext) ? amd_cache_leaf(c, subleaf) : CpuidResult{};
+    case 0x8000001e: return is_amd && m.has(topoext) ? amd_place_leaf(c) : CpuidResult{};
     default: return {};
     }
 }
@@ -384,7 +412,7 @@ static CpuidResult extended_leaf(CpuModel const& m, CpuidContext const& c, std::
 CpuidResult cpuid(CpuModel const& m, CpuidContext const& c, std::uint32_t leaf, std::uint32_t subleaf) {
     auto word = [&](FeatureWord w) { return m.words[std::size_t(w)]; };
     std::uint32_t max_basic = m.has(Feature::xsave) ? 0xd : 0xb;
-    if (leaf >= 0x80000000) return leaf > 0x80000008 ? CpuidResult{} : extended_leaf(m, c, leaf);
+    if (leaf >= 0x80000000) return extended_leaf(m, c, leaf, subleaf);
     if (leaf >= 0x40000000 && leaf <= 0x400000ff && m.has(hypervisor)) {
         if (leaf == 0x40000000) {
             CpuidResult r{0x40000001, 0, 0, 0};

@@ -51,11 +51,15 @@ struct CpuModel {
 // Values that CPUID reports but that are not the model's: they come from the running machine.
 struct CpuidContext {
     std::uint32_t apic_id = 0;
-    unsigned threads = 1, cores = 1; // per core, per socket
+    unsigned threads = 1, cores = 1; // per core, per socket; apic_id is made of them by topology_apic_id()
     bool osxsave = false, apic_enabled = true, ospke = false;
     std::uint64_t xcr0 = 1, xss = 0;
     std::uint64_t tsc_hz = 0;
 };
+// The APIC id of CPU `index` where sockets hold `cores` of `threads` each: the numbers of thread, core and socket, each
+// in as many bits as it needs (SDM vol. 3 9.9.1), so ids have gaps unless both are powers of two.
+std::uint32_t topology_apic_id(unsigned index, unsigned cores, unsigned threads);
+
 struct CpuidResult {
     std::uint32_t eax = 0, ebx = 0, ecx = 0, edx = 0;
 };

@@ -10,9 +10,13 @@ namespace vmm {
 
 namespace {
 
+x86::CpuidContext cpuid_of(CpuPlace place) {
+    return {.apic_id = place.apic_id, .threads = place.threads, .cores = place.cores};
+}
+
 class TcgEngine final : public Engine {
 public:
-    TcgEngine(TcgOptions options, Log& log) : options_(options), log_(log) {}
+    TcgEngine(TcgOptions options, Log& log) : options_(std::move(options)), log_(log) {}
     Result<std::unique_ptr<Vcpu>> make_vcpu(CpuBus& bus, x86::CpuModel const& model, CpuPlace place) override {
         return std::unique_ptr<Vcpu>(new tcg::X86Vcpu({.bus = bus,
                                                        .shared = shared_,
@@ -20,7 +24,9 @@ public:
                                                        .model = model,
                                                        .backend = backend(),
                                                        .bsp = place.bsp,
-                                                       .index = place.apic_id}));
+                                                       .cpuid = cpuid_of(place),
+                                                       .index = place.index,
+                                                       .trace_ranges = options_.trace_ranges}));
     }
     x86::FeatureSet features() const override { return x86::tcg_features(); }
 
@@ -51,7 +57,7 @@ public:
     Result<std::unique_ptr<Vcpu>> make_vcpu(CpuBus& bus, x86::CpuModel const& model, CpuPlace place) override {
         if (!std::exchange(has_memory_, true)) TRY(machine_->use_memory(bus.memory()));
         auto vcpu = TRY(kvm::KvmVcpu::create(
-            {.machine = *machine_, .bus = bus, .model = model, .cpuid = {.apic_id = place.apic_id}, .bsp = place.bsp}));
+            {.machine = *machine_, .bus = bus, .model = model, .cpuid = cpuid_of(place), .bsp = place.bsp}));
         return std::unique_ptr<Vcpu>(std::move(vcpu));
     }
     void release_memory() override {
@@ -68,7 +74,7 @@ private:
 } // namespace
 
 std::unique_ptr<Engine> make_tcg_engine(TcgOptions options, Log& log) {
-    return std::make_unique<TcgEngine>(options, log);
+    return std::make_unique<TcgEngine>(std::move(options), log);
 }
 
 Result<std::unique_ptr<Engine>> make_kvm_engine(kvm::KvmApi& api, kvm::HostFacts const& host, kvm::KvmOptions options,

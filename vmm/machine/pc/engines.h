@@ -8,12 +8,15 @@
 
 #include <memory>
 #include <string>
+#include <vector>
 
 namespace vmm {
 
 // Where a vCPU stands in the machine.
 struct CpuPlace {
+    unsigned index = 0;
     std::uint32_t apic_id = 0;
+    unsigned cores = 1, threads = 1; // per socket, per core
     bool bsp = false;
 };
 
@@ -33,6 +36,7 @@ enum class TcgBackend : std::uint8_t { interp, jit };
 struct TcgOptions {
     TcgBackend backend = TcgBackend::interp;
     std::uint64_t code_cache_bytes = 64 << 20; // tb-size
+    std::vector<AddressRange> trace_ranges{};  // -dfilter
 };
 std::unique_ptr<Engine> make_tcg_engine(TcgOptions options, Log& log);
 

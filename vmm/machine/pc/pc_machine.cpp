@@ -53,7 +53,8 @@ PcMachine::PcMachine(PcConfig config, Needs needs, std::unique_ptr<RamBlock> ram
       hpet_({.timers = timers_, .irq0 = isa_irqs_[0], .irq8 = isa_irqs_[8], .pins = io_apic_pins(), .msi = &apic_bus_},
             {}),
       pit_({.out0 = hpet_.pit_input(), .timers = timers_}),
-      rtc_({.irq = hpet_.rtc_input(), .timers = timers_, .wall = wall_clock_}, {.base_offset = config_.rtc_offset}),
+      rtc_({.irq = hpet_.rtc_input(), .timers = timers_, .wall = rtc_clock()},
+           {.base_offset = config_.rtc_start - rtc_clock().now(), .slew = config_.rtc_slew}),
       speaker_gate_(pit_), i8042_({.keyboard_irq = isa_irqs_[1],
                                    .auxiliary_irq = isa_irqs_[12],
                                    .a20 = a20_keyboard_,
@@ -85,6 +86,15 @@ PcMachine::PcMachine(PcConfig config, Needs needs, std::unique_ptr<RamBlock> ram
     map_ports();
     fill_cmos();
     make_timers_run();
+}
+
+Clock const& PcMachine::rtc_clock() const {
+    switch (config_.rtc_clock) {
+    case PcConfig::RtcClock::host: return wall_clock_;
+    case PcConfig::RtcClock::monotonic: return monotonic_clock_;
+    case PcConfig::RtcClock::guest: return clock_;
+    }
+    VMM_UNREACHABLE();
 }
 
 PcMachine::~PcMachine() {
@@ -194,7 +204,17 @@ void PcMachine::map_ports() {
     }
 }
 
+std::uint32_t PcMachine::apic_id(unsigned cpu) const {
+    return x86::topology_apic_id(cpu, config_.cores, config_.threads);
+}
+
 Result<void> PcMachine::make_cpus() {
+    constexpr std::uint32_t last_id = 254; // 255 is everybody
+    if (std::uint32_t last = apic_id(config_.cpus - 1); last > last_id)
+        return error(
+            "-smp: the last of {} CPUs in sockets of {} cores with {} threads gets APIC id {}, and the board's "
+            "ids end at {}; choose cores and threads that are powers of two",
+            config_.cpus, config_.cores, config_.threads, last, last_id);
     for (unsigned n = 0; n < config_.cpus; ++n) {
         Cpu cpu;
         cpu.bus = std::make_unique<PcCpuBus>(PcCpuBus::Needs{
@@ -202,14 +222,16 @@ Result<void> PcMachine::make_cpus() {
         cpu.apic = std::make_unique<dev::LocalApic>(
             dev::LocalApic::Needs{
                 .cpu = *cpu.bus, .bus = apic_bus_, .pic = pic_, .timers = timers_, .tsc = tsc_, .log = needs_.log},
-            dev::LocalApic::Config{.id = n,
+            dev::LocalApic::Config{.id = apic_id(n),
                                    .bootstrap = n == 0,
                                    .x2apic = config_.cpu_model.has(x86::Feature::x2apic),
                                    .tsc_deadline = config_.cpu_model.has(x86::Feature::tsc_deadline),
                                    .physical_address_bits = config_.cpu_model.physical_bits});
         cpu.bus->connect(*cpu.apic);
         apic_bus_.attach(*cpu.apic);
-        cpu.vcpu = TRY(needs_.engine.make_vcpu(*cpu.bus, config_.cpu_model, {.apic_id = n, .bsp = n == 0}));
+        cpu.vcpu = TRY(needs_.engine.make_vcpu(
+            *cpu.bus, config_.cpu_model,
+            {.index = n, .apic_id = apic_id(n), .cores = config_.cores, .threads = config_.threads, .bsp = n == 0}));
         cpu.thread = std::make_unique<VcpuThread>(
             fmt::format("CPU {}/{}", n, cpu.vcpu->engine_name()), *cpu.vcpu,
             VcpuThread::Events{.on_shutdown = [this] { request_reset(); },
@@ -364,6 +386,7 @@ Result<void> PcMachine::prepare_boot() {
         if (cpu.apic->bootstrap()) cpu.apic->set_up_virtual_wire();
     firmware::AcpiConfig acpi{
         .cpus = unsigned(cpus_.size()), .com = {}, .hpet = config_.hpet, .vga = false, .pm_base = pm_base};
+    for (unsigned n = 0; n < cpus_.size(); ++n) acpi.apic_ids.push_back(std::uint8_t(apic_id(n)));
     firmware::BootPlatform platform;
     platform.ram_below_4g = below_4g_;
     platform.ram_above_4g = above_4g_;
@@ -375,8 +398,11 @@ Result<void> PcMachine::prepare_boot() {
     firmware::AcpiPlacement tables = TRY(firmware::place_acpi_tables(memory_, acpi, below_4g_));
     platform.rsdp = tables.rsdp;
     platform.acpi_tables.push_back(tables.range);
-    firmware::SmbiosConfig smbios_config{
-        .cpus = unsigned(cpus_.size()), .ram_below_4g = below_4g_, .ram_above_4g = above_4g_};
+    firmware::SmbiosConfig smbios_config{.sockets = config_.sockets,
+                                         .cores = config_.cores,
+                                         .threads = config_.threads,
+                                         .ram_below_4g = below_4g_,
+                                         .ram_above_4g = above_4g_};
     smbios_config.cpu_name = config_.cpu_model.brand;
     smbios_config.uuid = config_.uuid;
     auto smbios = TRY(firmware::place_smbios_tables(memory_, smbios_config, tables.range.first));

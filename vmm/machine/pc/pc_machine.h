@@ -43,7 +43,8 @@ namespace vmm {
 
 struct PcConfig {
     std::uint64_t ram_bytes = 128 * MiB;
-    unsigned cpus = 1;
+    unsigned cpus = 1; // those that are there, of the topology's
+    unsigned sockets = 1, cores = 1, threads = 1;
     x86::CpuModel cpu_model;
     // A present port's output; null: the port is not there.
     std::array<dev::CharSink*, 4> serial{};
@@ -59,7 +60,11 @@ struct PcConfig {
     bool testdev = false;
     std::optional<firmware::KernelOptions> kernel;
     std::array<std::uint8_t, 16> uuid{}; // -uuid, all zero: none
-    Nanoseconds rtc_offset = 0;          // -rtc base: added to the host's UTC
+    // -rtc: what the real-time clock shows when the machine is made, and what moves it on.
+    enum class RtcClock : std::uint8_t { host, monotonic, guest };
+    RtcClock rtc_clock = RtcClock::host;
+    Nanoseconds rtc_start = host_realtime(); // since 1970
+    bool rtc_slew = false;
     bool hpet = true;
 };
 
@@ -144,6 +149,10 @@ private:
     struct HostWallClock final : Clock {
         Nanoseconds now() const override { return host_realtime(); }
     };
+    struct HostMonotonicClock final : Clock {
+        Nanoseconds now() const override { return host_monotonic(); }
+    };
+    Clock const& rtc_clock() const;
     struct Cpu {
         std::unique_ptr<PcCpuBus> bus;
         std::unique_ptr<dev::LocalApic> apic;
@@ -154,6 +163,7 @@ private:
     PcMachine(PcConfig config, Needs needs, std::unique_ptr<RamBlock> ram);
     void map_ram();
     void map_ports();
+    std::uint32_t apic_id(unsigned cpu) const;
     Result<void> make_cpus();
     void make_timers_run();
     void update_a20();
@@ -192,6 +202,7 @@ private:
     Power power_;
 
     HostWallClock wall_clock_;
+    HostMonotonicClock monotonic_clock_;
     dev::Hpet hpet_;
     dev::I8254 pit_;
     dev::Mc146818 rtc_;

@@ -11,6 +11,7 @@
 #include <Zydis/Zydis.h>
 #include <fmt/core.h>
 
+#include <algorithm>
 #include <cstring>
 
 namespace vmm::tcg {
@@ -51,6 +52,7 @@ X86Vcpu::X86Vcpu(Config config) : config_(std::move(config)), context_(std::make
     x86::X86Context& c = *context_;
     c.bus = &config_.bus;
     c.model = &config_.model;
+    c.cpuid = config_.cpuid;
     c.log = &config_.log;
     c.engine.fp_control = &c.state.mxcsr;
     c.engine.code_guard = this;
@@ -325,9 +327,14 @@ std::unique_ptr<CachedBlock> X86Vcpu::translate(x86::FetchResult const& where, s
     return block;
 }
 
+bool X86Vcpu::traced(std::uint64_t linear) const {
+    auto const& ranges = config_.trace_ranges;
+    return ranges.empty() || std::ranges::any_of(ranges, [=](AddressRange r) { return r.contains(linear); });
+}
+
 void X86Vcpu::trace_execution(std::uint64_t linear) {
     Log& log = config_.log;
-    if (!log.trace_mask()) return;
+    if (!log.trace_mask() || !traced(linear)) return;
     if (log.enabled(Trace::exec))
         log.trace(Trace::exec,
                   fmt::format("Trace {}: [{:016x}/{:08x}]\n", config_.index, linear, context_->engine.mode));
@@ -336,6 +343,7 @@ void X86Vcpu::trace_execution(std::uint64_t linear) {
 
 void X86Vcpu::trace_block(CachedBlock const& block, ir::Block const& ir, std::uint64_t linear) {
     Log& log = config_.log;
+    if (!log.trace_mask() || !traced(linear)) return;
     if (log.enabled(Trace::in_asm)) {
         std::string text = fmt::format("----------------\nIN: [{:#x}] mode {:#x}\n", linear, block.mode);
         Mode mode{block.mode};

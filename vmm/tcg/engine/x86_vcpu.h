@@ -12,6 +12,7 @@
 #include <functional>
 #include <memory>
 #include <mutex>
+#include <vector>
 
 namespace vmm::tcg {
 
@@ -34,7 +35,10 @@ public:
         vmm::x86::CpuModel model;
         BackendFactory backend;
         bool bsp = true;
-        unsigned index = 0; // in traces
+        vmm::x86::CpuidContext cpuid{}; // place in the machine
+        unsigned index = 0;             // in traces
+        // Traces of blocks and their execution are of these guest addresses only; none: of all.
+        std::vector<AddressRange> trace_ranges{};
     };
     explicit X86Vcpu(Config config);
     ~X86Vcpu() override;
@@ -72,6 +76,7 @@ private:
     CachedBlock* block_at_pc(std::uint64_t mode);
     std::unique_ptr<CachedBlock> translate(x86::FetchResult const& where, std::uint64_t linear, std::uint64_t mode);
     bool code_limit_ok(std::uint64_t bytes);
+    bool traced(std::uint64_t linear) const;
     void trace_block(CachedBlock const& block, ir::Block const& ir, std::uint64_t linear);
     void trace_execution(std::uint64_t linear);
 

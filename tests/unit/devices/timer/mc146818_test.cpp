@@ -150,6 +150,21 @@ TEST_F(Rtc, periodic_interrupts_at_the_selected_rate) {
     EXPECT_FALSE(irq.level());
 }
 
+TEST_F(Rtc, with_slew_periodic_interrupts_nobody_read_in_time_come_later) {
+    dev::Mc146818 slewing{{irq, timers, wall}, {.slew = true}};
+    auto ack = [&] { return slewing.write(0, 1, 0x0c), unsigned(slewing.read(1, 1)); };
+    slewing.write(0, 1, 0x0b), slewing.write(1, 1, 0x42); // periodic, 1024 Hz
+    advance(s / 1024 * 4 + 100);
+    unsigned given = 0;
+    while (ack() & 0x40) ++given;
+    EXPECT_EQ(given, 4u);
+    advance(s / 1024 * 3);
+    slewing.write(0, 1, 0x0b), slewing.write(1, 1, 2); // off: nothing is owed any more
+    slewing.write(0, 1, 0x0b), slewing.write(1, 1, 0x42);
+    EXPECT_TRUE(ack() & 0x40);
+    EXPECT_FALSE(ack() & 0x40);
+}
+
 TEST_F(Rtc, ram_and_extended_ram_keep_their_bytes_over_reset) {
     set(0x40, 0x12);
     rtc.write(2, 1, 0x40), rtc.write(3, 1, 0x34);

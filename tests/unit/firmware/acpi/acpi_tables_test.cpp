@@ -93,6 +93,13 @@ TEST(AcpiTables, the_madt_lists_processors_and_interrupt_overrides) {
     EXPECT_EQ(overrides, 5u);
 }
 
+TEST(AcpiTables, the_madt_gives_processors_the_apic_ids_told) {
+    auto const all = build_acpi_tables({.cpus = 2, .apic_ids = {0, 4}}, 0);
+    auto const m = find(all, "APIC");
+    EXPECT_EQ(m[44 + 8 + 2], 1);
+    EXPECT_EQ(m[44 + 8 + 3], 4);
+}
+
 TEST(AcpiTables, are_placed_at_the_top_of_ram_and_found_in_the_bios_area) {
     AddressSpace space("memory", UINT64_MAX);
     auto ram = RamBlock::create("ram", 16 * MiB).value();

@@ -38,7 +38,7 @@ unsigned sum(std::span<std::uint8_t const> bytes) { return std::accumulate(bytes
 } // namespace
 
 TEST(Smbios, the_entry_point_has_right_checksums_and_leads_to_the_structures) {
-    auto const t = build_smbios_tables({.cpus = 2, .ram_below_4g = GiB}, 0xf6020);
+    auto const t = build_smbios_tables({.sockets = 2, .ram_below_4g = GiB}, 0xf6020);
     EXPECT_EQ(sum(t.entry), 0u);
     EXPECT_EQ(sum(std::span(t.entry).subspan(16)), 0u);
     EXPECT_EQ(load_le<std::uint16_t>(&t.entry[0x16]), t.structures.size());
@@ -48,7 +48,7 @@ TEST(Smbios, the_entry_point_has_right_checksums_and_leads_to_the_structures) {
 
 TEST(Smbios, structures_have_the_lengths_of_version_2_8_and_end_with_type_127) {
     auto const t = build_smbios_tables(
-        {.cpus = 2, .ram_below_4g = 3 * GiB, .ram_above_4g = 30 * GiB, .serial = "S1", .cpu_name = "qemu64"}, 0);
+        {.sockets = 2, .ram_below_4g = 3 * GiB, .ram_above_4g = 30 * GiB, .serial = "S1", .cpu_name = "qemu64"}, 0);
     auto const all = walk(t.structures);
     std::map<int, std::size_t> const lengths{{0, 0x18},  {1, 0x1b},  {3, 0x16},  {4, 0x2a}, {16, 0x17},
                                              {17, 0x28}, {19, 0x1f}, {32, 0x0b}, {127, 4}};
@@ -80,12 +80,12 @@ TEST(Smbios, long_structures_move_the_structures_to_the_top_of_ram) {
     AddressSpace space("memory", UINT64_MAX);
     auto ram = RamBlock::create("ram", 16 * MiB).value();
     space.map({.name = "ram", .range = AddressRange::of(0, 16 * MiB), .backing = Backing::of_ram(*ram)});
-    EXPECT_FALSE(place_smbios_tables(space, {.cpus = 255, .ram_below_4g = 16 * MiB}, 16 * MiB).value().has_value());
+    EXPECT_FALSE(place_smbios_tables(space, {.sockets = 255, .ram_below_4g = 16 * MiB}, 16 * MiB).value().has_value());
     EXPECT_EQ(space.read(0xf6000, 4), 0x5f4d535fu);
     std::uint64_t const at = space.read(0xf6018, 4);
     EXPECT_EQ(space.read(at, 1), 0u);
     EXPECT_EQ(space.read(at + 1, 1), 0x18u);
-    SmbiosConfig big{.cpus = 255, .ram_below_4g = 16 * MiB, .cpu_name = std::string(100, 'x')};
+    SmbiosConfig big{.sockets = 255, .ram_below_4g = 16 * MiB, .cpu_name = std::string(100, 'x')};
     big.manufacturer = std::string(100, 'y');
     auto const range = place_smbios_tables(space, big, 16 * MiB).value();
     ASSERT_TRUE(range.has_value());
@@ -98,7 +98,7 @@ TEST(Smbios, dmidecode_reads_the_structures) {
     if (std::system("dmidecode -V >/dev/null 2>&1") != 0) GTEST_SKIP() << "no dmidecode";
     char directory[] = "/tmp/vmm-smbios-test-XXXXXX";
     std::string const dir = ::mkdtemp(directory);
-    auto t = build_smbios_tables({.cpus = 2, .ram_below_4g = GiB, .cpu_name = "max"}, 0x20);
+    auto t = build_smbios_tables({.sockets = 2, .ram_below_4g = GiB, .cpu_name = "max"}, 0x20);
     std::ofstream out(dir + "/dump", std::ios::binary);
     out.write(reinterpret_cast<char const*>(t.entry.data()), std::streamsize(t.entry.size()));
     out.put(0);
