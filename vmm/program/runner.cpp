@@ -77,9 +77,9 @@ Result<void> Runner::apply_devices(PcConfig& pc) {
 
 // -rtc: what the clock shows now, and what moves it.
 void Runner::apply_clock(PcConfig& pc) const {
-    using Clock = PcConfig::RtcClock;
+    using Source = PcConfig::RtcClock;
     std::string const& clock = config_.rtc.clock;
-    pc.rtc_clock = clock == "vm" ? Clock::guest : clock == "rt" ? Clock::monotonic : Clock::host;
+    pc.rtc_clock = clock == "vm" ? Source::guest : clock == "rt" ? Source::monotonic : Source::host;
     pc.rtc_slew = config_.rtc.slew;
     pc.rtc_start = host_realtime();
     if (config_.rtc.start_seconds) {
