@@ -46,8 +46,8 @@ kvm_msr_entry msr_entry(std::uint32_t index, std::uint64_t value) {
 Result<std::unique_ptr<KvmVcpu>> KvmVcpu::create(Config config) {
     std::unique_ptr<KvmVcpu> vcpu(new KvmVcpu(std::move(config)));
     TRY(vcpu->open());
-    TRY(vcpu->set_up_cpuid());
     TRY(vcpu->set_up_tsc());
+    TRY(vcpu->set_up_cpuid());
     TRY(vcpu->set_up_machine_check());
     TRY(vcpu->find_msrs());
     vcpu->machine_.add_gate_user(*vcpu);
@@ -84,18 +84,23 @@ Result<void> KvmVcpu::open() {
 
 Result<void> KvmVcpu::set_up_cpuid() {
     x86::CpuidContext context = config_.cpuid;
-    context.tsc_hz = bus_.tsc_hz();
+    context.tsc_hz = tsc_hz_;
     auto list = make_cpuid(config_.model, context, machine_.supported_cpuid(), machine_.options().irqchip);
     abi::CpuidList table{std::span<kvm_cpuid_entry2 const>(list)};
     if (int result = call(abi::set_cpuid2, table.head()); result < 0) return kvm_error("KVM_SET_CPUID2", result);
     return {};
 }
 
-// The guest's TSC ticks as the board's CpuBus says, where the host can scale it; elsewhere at the host's rate.
+// The guest's TSC ticks as the board's CpuBus says, where the host can scale it; elsewhere at the host's rate, which
+// CPUID then tells the guest.
 Result<void> KvmVcpu::set_up_tsc() {
-    if (!machine_.caps().tsc_control) return {};
-    int result = machine_.api().ioctl(vcpu_.get(), KVM_SET_TSC_KHZ, std::uintptr_t(bus_.tsc_hz() / 1000));
-    if (result < 0) return kvm_error("KVM_SET_TSC_KHZ", result);
+    tsc_hz_ = bus_.tsc_hz();
+    if (machine_.caps().tsc_control) {
+        int result = machine_.api().ioctl(vcpu_.get(), KVM_SET_TSC_KHZ, std::uintptr_t(tsc_hz_ / 1000));
+        if (result < 0) return kvm_error("KVM_SET_TSC_KHZ", result);
+    } else if (int khz = machine_.api().ioctl(vcpu_.get(), KVM_GET_TSC_KHZ, std::uintptr_t(0)); khz > 0) {
+        tsc_hz_ = std::uint64_t(khz) * 1000;
+    }
     return {};
 }
 
@@ -300,8 +305,12 @@ void KvmVcpu::sync_tpr_to_bus() {
     }
     if (run_->apic_base != apic_base_) {
         apic_base_ = run_->apic_base;
-        if (!bus_.apic_msr_write(x86::msr::apic_base, apic_base_))
-            machine_.log().guest_error("IA32_APIC_BASE = {:#x} is not valid", apic_base_);
+        // KVM has checked each step, but shows only the last: from x2APIC mode the way back leads through "disabled".
+        constexpr std::uint64_t mode_bits = 0xc00;
+        bool done = bus_.apic_msr_write(x86::msr::apic_base, apic_base_) ||
+                    (bus_.apic_msr_write(x86::msr::apic_base, apic_base_ & ~mode_bits) &&
+                     bus_.apic_msr_write(x86::msr::apic_base, apic_base_));
+        if (!done) machine_.log().guest_error("IA32_APIC_BASE = {:#x} is not valid", apic_base_);
     }
 }
 

@@ -123,6 +123,7 @@ private:
     x86::Activity activity_ = x86::Activity::running;
     bool if_flag_ = false; // RFLAGS.IF at the last exit
     std::uint8_t cr8_ = 0;
+    std::uint64_t tsc_hz_ = 0;    // as the guest sees it
     std::uint64_t apic_base_ = 0; // as KVM has it; 0: not known yet
     std::uint64_t exits_ = 0;
     kvm_debug_exit_arch debug_exit_{};

@@ -8,6 +8,7 @@ namespace {
 struct {
     unsigned failures;
     char const* skipped;
+    uint8_t cannot_emulate; // opcode, 0: none
 } now;
 constexpr unsigned shown_per_case = 12;
 } // namespace
@@ -22,16 +23,23 @@ void check_equal(unsigned long long seen, unsigned long long wanted, char const*
 }
 
 void note_skip(char const* reason) { now.skipped = reason; }
+void note_cannot_emulate(uint8_t opcode) { now.cannot_emulate = opcode; }
 
-static bool equal(char const* a, char const* b) {
-    while (*a && *a == *b) ++a, ++b;
-    return !*a && (!*b || *b == ' ');
+// Whether `list` ("a,b,c", ended by a space) has `name`.
+static bool listed(char const* name, char const* list) {
+    for (;; ++list) {
+        char const* n = name;
+        while (*n && *n == *list) ++n, ++list;
+        if (!*n && (!*list || *list == ' ' || *list == ',')) return true;
+        while (*list && *list != ' ' && *list != ',') ++list;
+        if (*list != ',') return false;
+    }
 }
 
-// The text after "only=" on the command line: runs that case alone.
-static char const* only() {
+// The text after `option` on the command line: "only=a,b" runs those cases alone, "without=a,b" all but those.
+static char const* list_of(char const* option, size_t length) {
     for (char const* at = command_line(); *at; ++at)
-        if (!memcmp(at, "only=", 5)) return at + 5;
+        if (!memcmp(at, option, length)) return at + length;
     return nullptr;
 }
 
@@ -40,10 +48,12 @@ extern "C" void guest_main() {
     outb(0xa1, 0xff);
     reload_tables();
     unsigned passed = 0, failed = 0, skipped = 0;
-    char const* chosen = only();
+    char const *chosen = list_of("only=", 5), *left_out = list_of("without=", 8);
     for (Case const* c = guest_cases_begin; c != guest_cases_end; ++c) {
-        if (chosen && !equal(c->name, chosen)) continue;
+        if (chosen && !listed(c->name, chosen)) continue;
+        if (left_out && listed(c->name, left_out)) continue;
         now = {};
+        print("case %s\n", c->name);
         Fault fault = attempt([c] { c->run(); });
         if (fault.vector != NONE) {
             ++now.failures;
@@ -51,7 +61,10 @@ extern "C" void guest_main() {
                   fault.ip, fault.cr2, fault.flags);
             reload_tables();
         }
-        if (now.failures) {
+        if (now.cannot_emulate) {
+            ++skipped;
+            print("skip %s: this CPU cannot emulate opcode %x in ring 3\n", c->name, now.cannot_emulate);
+        } else if (now.failures) {
             ++failed;
             print("FAIL %s\n", c->name);
         } else if (now.skipped) {

@@ -1,7 +1,8 @@
 // What a guest program includes: cases and checks, the console, exceptions as values, ring 3, descriptor tables.
 //
-// A program is a list of CASE(name) { ... } bodies. Each prints "ok name", "FAIL name" or "skip name: reason"; the last
-// line is "N passed, N failed". The program leaves through isa-debug-exit with 0 when nothing failed.
+// A program is a list of CASE(name) { ... } bodies. Each prints "case name" and then "ok name", "FAIL name" or "skip
+// name: reason"; the last line is "N passed, N failed". The program leaves through isa-debug-exit with 0 when nothing
+// failed.
 #pragma once
 
 #include "runtime/cpu.h"
@@ -29,6 +30,9 @@ void check_equal(unsigned long long seen, unsigned long long wanted, char const*
         return;                                                                                                        \
     } while (0)
 void note_skip(char const* reason);
+// The CPU refused an instruction that every CPU has: the case is skipped whatever it found. The runner takes this from
+// nobody but a KVM that emulates.
+void note_cannot_emulate(uint8_t opcode);
 
 // Text to the debug console: %s %c %d %u %x with l and ll; %x has no prefix.
 void print(char const* format, ...) __attribute__((format(printf, 1, 2)));

@@ -106,7 +106,7 @@ guarded_escape:
     pop %rbx
     ret
 
-/* void enter_user(function, argument, stack, flags): ring 3, 64-bit; a return from the function raises vector 0x40. */
+/* void enter_user(function, argument, stack, flags): ring 3, 64-bit; a return from the function shows as USER_RETURN. */
 .globl enter_user, user_return
 enter_user:
     mov $0x23, %eax
@@ -121,7 +121,7 @@ enter_user:
     xor %ebp, %ebp
     iretq
 user_return:
-    int $0x40
+    ud2                         /* handle_trap makes it USER_RETURN */
 #else
 common_trap:
     pusha
@@ -138,7 +138,12 @@ common_trap:
     sub $12, %esp
     push %ebp
     call handle_trap
-    mov %ebp, %esp
+    /* An escape needs no IRET (a host's KVM may not emulate it), but for the NMI, which stays blocked without one. */
+    cmpl $guarded_escape, 56(%ebp)
+    jne 1f
+    cmpl $2, 48(%ebp)
+    jne guarded_escape
+1:  mov %ebp, %esp
     pop %gs
     pop %fs
     pop %es
@@ -205,7 +210,7 @@ enter_user:
     push %ecx
     iretl
 user_return:
-    int $0x40
+    ud2                         /* handle_trap makes it USER_RETURN */
 #endif
 
 .data

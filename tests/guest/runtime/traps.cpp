@@ -28,6 +28,8 @@ uint64_t gate(uint16_t selector, uint32_t offset, uint8_t access, uint8_t parame
            uint64_t(offset >> 16) << 48;
 }
 
+static bool is_user(Frame const* frame) { return frame->cs == USER_CS && !(frame->flags & FLAG_VM); }
+
 void set_gate(unsigned vector, word offset, uint8_t access, uint8_t ist, uint16_t selector) {
     the_idt[vector].low = gate(selector, uint32_t(offset), access, ist);
 #ifdef __x86_64__
@@ -82,7 +84,20 @@ void escape(Frame* frame) {
 #endif
 }
 
+// Where the host emulates ring 3 for KVM without INT n and IRET, those raise #UD: the case cannot run there.
+static void look_for_emulation_hole(Frame const* frame) {
+    if (!is_user(frame) || (read_cr4() & CR4_SMAP)) return;
+    auto code = reinterpret_cast<uint8_t const volatile*>(frame->ip);
+    if (code[0] == 0xcd || code[0] == 0xcc || code[0] == 0xcf) note_cannot_emulate(code[0]);
+}
+
 extern "C" void handle_trap(Frame* frame) {
+    if (frame->vector == UD) {
+        if (is_user(frame) && frame->ip == word(user_return) + USER_OFFSET)
+            frame->vector = USER_RETURN;
+        else
+            look_for_emulation_hole(frame);
+    }
     if (Handler handler = handlers[frame->vector & 0xff]) return handler(frame);
     last.dr6 = read_dr6();
     if (guarded_stack) return escape(frame);
