@@ -118,7 +118,9 @@ private:
         if (!operands_allowed(d, operands, kept_)) return false;
         // With unmasked exceptions the flags of horizontal operations depend on how the CPU takes them apart.
         if (may_trap_ && is_horizontal(d.mnemonic)) return false;
-        if (splits_lock(d, operands) && !random_.chance(200)) return false;
+        // Whether accesses of 16 bytes and more are checked for alignment is each CPU's choice.
+        if (aligned_only_ && checks_alignment_its_way(d.mnemonic)) return false;
+        if (splits_lock(d, operands) && !random_.chance(20000)) return false;
         append(raw, d.length, effects(d, operands));
         if (!track_flags(q_)) {
             truncate(q_.instructions.size() - 1);
@@ -207,7 +209,6 @@ private:
 
     // A gather whose indices mostly stay small.
     void gather() {
-        if (stepping_) return; // single-step traps come between a gather's elements
         Bytes g = encode_.gather_instruction();
         unsigned const index = unsigned(g[5] >> 3 & 7) | (g[1] & 0x40 ? 0 : 8);
         if (!random_.chance(6)) // VPSRLQ index, index, 53 (or VPSRLD by 21)
@@ -226,8 +227,9 @@ private:
     }
     // PUSH imm32; POPF: mostly without TF.
     void flags_from_stack() {
-        std::uint32_t flags = std::uint32_t(random_.bits()) & (random_.chance(8) ? 0x204cd5 : 0xcd5);
-        if (random_.chance(12)) flags |= 0x100, stepping_ = true;
+        std::uint32_t flags = std::uint32_t(random_.bits()) & (random_.chance(8) ? 0x244cd5 : 0xcd5);
+        if (random_.chance(12)) flags |= 0x100;
+        aligned_only_ |= (flags & 0x40000) != 0;
         Bytes push{0x68};
         for (int i = 0; i < 4; ++i) push.push_back(std::uint8_t(flags >> (8 * i)));
         if (add(push) && !add({0x9d}, Special::allowed)) truncate(q_.instructions.size() - 1);
@@ -260,7 +262,11 @@ private:
         store(512, std::uint8_t(random_.pick(8)));
         for (unsigned d = 516; d < 536; d += 4) store(d, 0);
         if (!add({0xb8, std::uint8_t(random_.pick(8)), 0, 0, 0}) || !add({0xba, 0, 0, 0, 0})) return;
+        std::size_t const masks = q_.instructions.size() - 2;
         image_op(5);
+        // Without its component mask it would load what the host alone has.
+        if (q_.instructions.size() > masks + 2)
+            q_.instructions[masks].needed_by = q_.instructions[masks + 1].needed_by = int(masks + 2);
     }
 
     // A forward jump over one instruction, which both sides must agree to take.
@@ -341,10 +347,10 @@ private:
     Encodings encode_;
     ZydisDecoder decoder_;
     Sequence q_;
-    unsigned kept_ = 0;     // registers no instruction may write
-    bool may_trap_ = false; // SIMD exceptions may be unmasked
-    bool stepping_ = false; // TF may be set
-    bool nested_ = false;   // inside a loop or subroutine: no other
+    unsigned kept_ = 0;         // registers no instruction may write
+    bool may_trap_ = false;     // SIMD exceptions may be unmasked
+    bool aligned_only_ = false; // AC may be set
+    bool nested_ = false;       // inside a loop or subroutine: no other
 };
 
 } // namespace

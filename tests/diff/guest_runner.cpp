@@ -112,6 +112,11 @@ void GuestRunner::build_tables() {
     }
 }
 
+void GuestRunner::trace(bool on) {
+    constexpr auto classes = std::uint32_t(Trace::in_asm) | std::uint32_t(Trace::op) | std::uint32_t(Trace::out_asm);
+    log_.set_trace_mask(on ? classes : 0);
+}
+
 void GuestRunner::run(Sequence const& q, Outcome& out) {
     std::memset(host(code_phys), 0xcc, code_size);
     std::memcpy(host(code_phys + q.code_offset), q.code.data(), q.code.size());

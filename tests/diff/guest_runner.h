@@ -13,6 +13,8 @@ public:
     explicit GuestRunner(tcg::BackendFactory backend);
     ~GuestRunner();
     void run(Sequence const& sequence, Outcome& out);
+    // Prints what is translated, on standard error.
+    void trace(bool on);
 
 private:
     class Bus;

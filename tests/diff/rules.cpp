@@ -74,6 +74,17 @@ bool allowed(ZydisDecodedInstruction const& d) {
         d.encoding == ZYDIS_INSTRUCTION_ENCODING_3DNOW || d.encoding == ZYDIS_INSTRUCTION_ENCODING_MVEX)
         return false;
     switch (d.meta.isa_set) {
+    // What the host may have and none of our CPU models offers.
+    case ZYDIS_ISA_SET_AMX_BF16:
+    case ZYDIS_ISA_SET_AMX_INT8:
+    case ZYDIS_ISA_SET_AMX_TILE:
+    case ZYDIS_ISA_SET_PKU:
+    case ZYDIS_ISA_SET_SERIALIZE:
+    case ZYDIS_ISA_SET_TSX_LDTRK:
+    case ZYDIS_ISA_SET_UINTR:
+    case ZYDIS_ISA_SET_KEYLOCKER:
+    case ZYDIS_ISA_SET_HRESET:
+    case ZYDIS_ISA_SET_PT:
     case ZYDIS_ISA_SET_GFNI:
     case ZYDIS_ISA_SET_AVX_GFNI:
     case ZYDIS_ISA_SET_VAES:
@@ -140,6 +151,19 @@ bool is_horizontal(ZydisMnemonic mnemonic) {
     case ZYDIS_MNEMONIC_DPPD:
     case ZYDIS_MNEMONIC_VDPPS:
     case ZYDIS_MNEMONIC_VDPPD: return true;
+    default: return false;
+    }
+}
+
+bool checks_alignment_its_way(ZydisMnemonic mnemonic) {
+    switch (mnemonic) {
+    case ZYDIS_MNEMONIC_MASKMOVQ:
+    case ZYDIS_MNEMONIC_MASKMOVDQU:
+    case ZYDIS_MNEMONIC_VMASKMOVDQU:
+    case ZYDIS_MNEMONIC_FXSAVE:
+    case ZYDIS_MNEMONIC_FXSAVE64:
+    case ZYDIS_MNEMONIC_FXRSTOR:
+    case ZYDIS_MNEMONIC_FXRSTOR64: return true;
     default: return false;
     }
 }

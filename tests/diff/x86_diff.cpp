@@ -2,8 +2,9 @@
 //
 // usage: x86_diff [--engine interp|jit|both] [--count N] [--seed FIRST] [--families MASK] [--jobs N] [--limit N]
 // [--whole]
-//                 [--show]
-// --limit: how many differences each job prints; --whole prints them as generated; --show prints every sequence.
+//                 [--show] [--trace]
+// --limit: how many differences each job prints; --whole prints them as generated; --show prints every sequence;
+// --trace: runs a difference once more with the engines' `-d in_asm,op,out_asm` on standard error.
 #include "tests/diff/generator.h"
 #include "tests/diff/guest_runner.h"
 #include "tests/diff/minimise.h"
@@ -30,7 +31,7 @@ struct Options {
     std::string engine = "both";
     std::uint64_t count = 1000, first = 1;
     unsigned families = everything, limit = 10, jobs = 1;
-    bool show = false, minimise = true;
+    bool show = false, minimise = true, trace = false;
 };
 
 // Shared by the jobs, which are processes.
@@ -58,6 +59,7 @@ public:
         if (!difference_of(q, difference)) {
             ++totals_.killed;
             fmt::print("not comparable ({}): --seed {} --families {}\n", native_.failure(), seed, options_.families);
+            std::fflush(stdout);
             return;
         }
         ++totals_.ran, totals_.instructions += q.instructions.size();
@@ -67,13 +69,21 @@ public:
         fmt::print("--- difference, reproduce with --engine {} --seed {} --count 1 --families {}\n", options_.engine,
                    seed, options_.families);
         if (options_.minimise) {
-            q = minimise(std::move(q), [this](Sequence const& candidate) {
+            // What is left shows the same difference, not some other one that came of the shrinking.
+            int const expected = expected_.vector, actual = actual_.vector;
+            q = minimise(std::move(q), [&](Sequence const& candidate) {
                 std::string text;
-                return difference_of(candidate, text) && !text.empty();
+                return difference_of(candidate, text) && !text.empty() && expected_.vector == expected &&
+                       actual_.vector == actual;
             });
             difference_of(q, difference);
         }
         fmt::print("{}{}", describe(q), difference);
+        if (options_.trace) {
+            for (auto const& guest : guests_) guest.runner->trace(true);
+            difference_of(q, difference);
+            for (auto const& guest : guests_) guest.runner->trace(false);
+        }
         std::fflush(stdout);
     }
 
@@ -157,6 +167,8 @@ bool parse(int argc, char** argv, Options& o) {
             o.jobs = std::max(1u, unsigned(number()));
         else if (name == "--whole")
             o.minimise = false;
+        else if (name == "--trace")
+            o.trace = true;
         else if (name == "--show")
             o.show = true;
         else

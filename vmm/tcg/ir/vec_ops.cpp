@@ -22,6 +22,7 @@ static constexpr VecInfo make(char const* name, VecPrefix prefix, VecMap map, un
             memory,
             feature,
             has('F'),
+            has('U'),
             has('I'),
             has('X'),
             has('Y'),

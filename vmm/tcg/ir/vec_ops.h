@@ -41,6 +41,7 @@ struct VecInfo {
     std::uint8_t memory; // bytes of an x86 memory source; 0 = the whole vector
     VecFeature feature;  // of the 128-bit form; 256-bit integer forms need AVX2
     bool floating;       // reads MXCSR, may set its flags
+    bool underflows;     // a result may be tiny: unmasked underflow is raised even where that is exact
     bool immediate;
     bool crossing;     // a v256 is not two v128 done alike
     bool wide_source;  // 256-bit source, narrower result

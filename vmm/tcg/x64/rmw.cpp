@@ -173,8 +173,10 @@ void Emitter::emit_rmw(std::uint32_t i) {
         as_.bind(slow_fault);
         leave_with_fault(before, offset);
     });
-    if (used) finish_result(i, host::r14);
+    // In this order: the result may overwrite a register the old flags are remembered by, which nobody needs any more
+    // and whose saving would cost the new ones.
     define_flags(i);
+    if (used) finish_result(i, host::r14);
 }
 
 } // namespace vmm::tcg::x64

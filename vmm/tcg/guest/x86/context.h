@@ -8,6 +8,7 @@
 #include "vmm/tcg/context.h"
 #include "vmm/tcg/guest/x86/mode.h"
 
+#include <array>
 #include <cstddef>
 
 namespace vmm {
@@ -45,6 +46,8 @@ struct X86Context {
     // whether the instruction itself loaded RF.
     std::uint64_t pending_debug = 0;
     bool rf_loaded = false;
+    // With SIMD exceptions unmasked: what the instruction computed, before it is checked and written. Scratch.
+    std::array<std::uint64_t, 4> simd_result{};
     // The rest is wiring, not state.
     CpuBus* bus = nullptr;
     Mmu* mmu = nullptr;
@@ -96,6 +99,7 @@ constexpr std::size_t segment_selector(unsigned s) {
 }
 constexpr std::size_t xmm(unsigned index) { return offsetof(X86Context, state) + offsetof(State, ymm) + 32 * index; }
 inline constexpr std::size_t mxcsr = offsetof(X86Context, state) + offsetof(State, mxcsr);
+inline constexpr std::size_t simd_result = offsetof(X86Context, simd_result);
 inline constexpr std::size_t x87 = offsetof(X86Context, state) + offsetof(State, x87);
 #pragma GCC diagnostic pop
 } // namespace slot

@@ -1,4 +1,5 @@
-// Copies between helpers' buffers and guest memory, any length; faults as the guest's own accesses would.
+// Copies between helpers' buffers and guest memory, any length; faults as the guest's own accesses would. Alignment is
+// not checked but for operands of 2, 4 and 8 bytes across pages: the pieces are not what the guest's operand is.
 #pragma once
 #include "vmm/tcg/guest/x86/context.h"
 
@@ -14,6 +15,14 @@ inline unsigned in_page(std::uint64_t va, unsigned n) {
     return std::min(n, guest_page_bytes - unsigned(va & (guest_page_bytes - 1)));
 }
 
+// The size of one slow access of at most n bytes: none of those #AC asks about is misaligned.
+inline unsigned slow_step(std::uint64_t va, unsigned n) {
+    if (n > 8) return std::min(n, slow_access_bytes);
+    unsigned step = 8;
+    while (step > n || (va & (step - 1))) step /= 2;
+    return step;
+}
+
 // False: a fault is pending (what came before it may have been copied).
 inline bool guest_load(X86Context& c, std::uint64_t va, void* to, unsigned n) {
     auto* out = static_cast<char*>(to);
@@ -23,7 +32,7 @@ inline bool guest_load(X86Context& c, std::uint64_t va, void* to, unsigned n) {
             std::memcpy(out, host, step);
             continue;
         }
-        step = std::min(step, slow_access_bytes);
+        step = slow_step(va, step);
         if (!c.engine.memory->load(c.engine, va, step, out)) return false;
     }
     return true;
@@ -38,7 +47,7 @@ inline bool guest_store(X86Context& c, std::uint64_t va, void const* from, unsig
             std::memcpy(host, in, step);
             continue;
         }
-        step = std::min(step, slow_access_bytes);
+        step = slow_step(va, step);
         if (!c.engine.memory->store(c.engine, va, step, in)) return false;
     }
     return true;

@@ -12,6 +12,9 @@ void update_mode(X86Context& c);
 enum class XsaveForm : std::uint8_t { save, optimized, compacted, restore };
 inline constexpr std::uint64_t xsave_wide = 8;
 
+// simd_check: b, the elements of the result to look at: their size in bytes and how many.
+constexpr std::int64_t simd_elements(unsigned bytes, unsigned count) { return std::int64_t(bytes | count << 4); }
+
 // x87 helpers' first argument: which instruction, where it is and which segment its operand lies in.
 namespace x87_arg {
 inline constexpr unsigned opcode_bits = 11; // FOP: low 3 bits of the first byte, then ModRM

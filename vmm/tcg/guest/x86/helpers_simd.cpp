@@ -15,15 +15,44 @@ namespace {
 constexpr std::uint32_t mxcsr_flags = 0x3f, mxcsr_writable = 0xffff;
 constexpr unsigned mxcsr_mask_shift = 7;
 // Found before the result is computed: an unmasked one keeps the others from being looked for.
-constexpr std::uint32_t invalid_denormal_zero = 7;
+constexpr std::uint32_t invalid_denormal_zero = 7, underflow = 0x10, underflow_mask = underflow << mxcsr_mask_shift;
+
+// Whether an element of simd_result is a denormal.
+bool has_tiny(X86Context const& c, std::uint64_t elements) {
+    unsigned const bytes = elements & 15, count = unsigned(elements >> 4);
+    unsigned const fraction_bits = bytes == 8 ? 52 : bytes == 4 ? 23 : 10;
+    std::uint64_t const magnitudes = ~std::uint64_t(0) >> (65 - 8 * bytes);
+    for (unsigned i = 0; i < count; ++i) {
+        std::uint64_t element = 0;
+        std::memcpy(&element, reinterpret_cast<char const*>(c.simd_result.data()) + i * bytes, bytes);
+        element &= magnitudes;
+        if (element && !(element >> fraction_bits)) return true;
+    }
+    return false;
+}
+
+// A gather met a fault after some elements: traps that wait come instead of it, as at an instruction's end, and it is
+// entered again behind them (SDM, VPGATHERDD).
+void suspend_gather(X86Context& c) {
+    State& s = c.state;
+    std::uint64_t hits = c.mmu->take_watch_hits();
+    if (s.rflags & flag::tf) hits |= std::uint64_t(1) << 14;
+    if (!hits) return;
+    s.dr6 = (s.dr6 & ~std::uint64_t(15)) | hits;
+    s.rflags |= flag::rf;
+    c.engine.fault_pending = 0;
+    c.raise(vec::db);
+}
 
 } // namespace
 
 namespace helper {
 
-std::uint64_t simd_check(X86Context& c, std::uint64_t before, std::uint64_t, std::uint64_t) {
+std::uint64_t simd_check(X86Context& c, std::uint64_t before, std::uint64_t elements, std::uint64_t) {
     std::uint32_t& mxcsr = c.state.mxcsr;
     std::uint32_t raised = mxcsr & mxcsr_flags;
+    // The operation ran with everything masked, where an exact tiny result raises nothing.
+    if (elements && !(mxcsr & underflow_mask) && has_tiny(c, elements)) raised |= underflow;
     std::uint32_t unmasked = raised & ~(mxcsr >> mxcsr_mask_shift);
     if (unmasked & invalid_denormal_zero) raised &= invalid_denormal_zero;
     mxcsr = std::uint32_t(before) | raised;
@@ -88,6 +117,7 @@ std::uint64_t vector_gather(X86Context& c, std::uint64_t a, std::uint64_t base, 
     }
     std::memset(mask + bytes, 0, 32 - bytes);
     unsigned const used = count * element;
+    bool progressed = false;
     for (unsigned i = 0; i < count; i++) {
         std::uint8_t* m = mask + i * element;
         if (!(m[element - 1] & 0x80)) continue;
@@ -103,10 +133,16 @@ std::uint64_t vector_gather(X86Context& c, std::uint64_t a, std::uint64_t base, 
         if (a & masked_arg::address32) va = std::uint32_t(va);
         if (!segment_allows(c, segment, va, element, false)) {
             c.raise(segment == ss ? vec::ss : vec::gp, 0);
+            if (progressed) suspend_gather(c);
             return 0;
         }
         va = segment_linear(c, segment, va);
-        if (!c.engine.memory->load(c.engine, va, element, data + i * element)) return 0;
+        // Gathers do not check alignment.
+        if (!c.mmu->read(va, element, data + i * element, c.mmu->view())) {
+            if (progressed) suspend_gather(c);
+            return 0;
+        }
+        progressed = true;
         std::memset(data + bytes, 0, 32 - bytes); // with the first element, as faults show on hardware
         std::memset(m, 0, element);
     }

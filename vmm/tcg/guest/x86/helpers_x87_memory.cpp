@@ -3,9 +3,10 @@
 #include "vmm/tcg/guest/x86/guest_copy.h"
 #include "vmm/tcg/guest/x86/helpers.h"
 #include "vmm/tcg/guest/x86/helpers_fp.h"
-#include "vmm/tcg/guest/x86/mmu.h"
+#include "vmm/tcg/guest/x86/system.h"
 #include "vmm/tcg/guest/x86/x87_unit.h"
 
+#include <algorithm>
 #include <cstring>
 
 namespace vmm::tcg::x86 {
@@ -13,6 +14,13 @@ namespace vmm::tcg::x86 {
 namespace {
 
 constexpr unsigned register_bytes = 10, environment32_bytes = 28, environment16_bytes = 14;
+
+// Whether the operand may lie at `va`; if not, #AC is recorded. An address that is not canonical faults as such.
+bool check_alignment(X86Context& c, std::uint64_t va, unsigned alignment) {
+    if (!(va & (alignment - 1)) || !c.mode().is(Mode::alignment_check) || !is_canonical(c.state, va)) return true;
+    c.raise(vec::ac, 0);
+    return false;
+}
 
 // --- the full tag word
 unsigned tag_of(X87::Register const& r) {
@@ -100,10 +108,11 @@ unsigned first_word(unsigned image_bytes) {
     return image_bytes == environment32_bytes || image_bytes == environment32_bytes + 8 * register_bytes ? 4 : 2;
 }
 
-// Faults where hardware does: at the first word, then at the last.
+// Faults where hardware does: at the first word, which #AC asks about, then at the last.
 bool readable(X86Context& c, std::uint64_t address, unsigned bytes) {
     std::uint8_t read[4];
-    return guest_load(c, address, read, first_word(bytes)) && guest_load(c, address + bytes - 1, read, 1);
+    return check_alignment(c, address, first_word(bytes)) && guest_load(c, address, read, first_word(bytes)) &&
+           guest_load(c, address + bytes - 1, read, 1);
 }
 
 void fldenv(X86Context& c, std::uint64_t address, bool wide) {
@@ -114,7 +123,8 @@ void fldenv(X86Context& c, std::uint64_t address, bool wide) {
 // Nothing is stored unless all of it can be.
 bool writable(X86Context& c, std::uint64_t address, unsigned bytes) {
     View const view = c.mmu->view();
-    return c.mmu->probe_write(address, first_word(bytes), view) && c.mmu->probe_write(address + bytes - 1, 1, view);
+    return check_alignment(c, address, first_word(bytes)) && c.mmu->probe_write(address, first_word(bytes), view) &&
+           c.mmu->probe_write(address + bytes - 1, 1, view);
 }
 void fnstenv(X86Context& c, std::uint64_t address, bool wide) {
     if (!writable(c, address, environment_bytes(wide))) return;
@@ -151,7 +161,7 @@ void frstor(X86Context& c, std::uint64_t address, bool wide) {
 void load_extended(X86Context& c, X87Unit& u, std::uint64_t address) {
     X87::Register r;
     std::uint8_t image[register_bytes];
-    if (!guest_load(c, address, image, sizeof image)) return u.abandon();
+    if (!check_alignment(c, address, 8) || !guest_load(c, address, image, sizeof image)) return u.abandon();
     std::memcpy(&r.mantissa, image, 8);
     std::memcpy(&r.sign_exponent, image + 8, 2);
     u.push_raw(r);
@@ -165,16 +175,17 @@ void store_extended(X86Context& c, X87Unit& u, std::uint64_t address) {
     std::uint8_t image[register_bytes];
     std::memcpy(image, &r.mantissa, 8);
     std::memcpy(image + 8, &r.sign_exponent, 2);
-    if (!guest_store(c, address, image, sizeof image)) return u.abandon();
+    if (!check_alignment(c, address, 8) || !guest_store(c, address, image, sizeof image)) return u.abandon();
     u.pop(1);
 }
 void load_bcd(X86Context& c, X87Unit& u, std::uint64_t address) {
-    if (!guest_load(c, address, u.memory(), register_bytes)) return u.abandon();
+    if (!check_alignment(c, address, 8) || !guest_load(c, address, u.memory(), register_bytes)) return u.abandon();
     u.load(X87Op::ld_bcd);
 }
 void store_converted(X86Context& c, X87Unit& u, std::uint64_t address, X87Op op, unsigned bytes, bool pops) {
     if (!u.convert(op)) return;
-    if (!guest_store(c, address, u.memory(), bytes)) return u.abandon();
+    if (!check_alignment(c, address, std::min(bytes, 8u)) || !guest_store(c, address, u.memory(), bytes))
+        return u.abandon();
     if (pops) u.pop(1);
 }
 

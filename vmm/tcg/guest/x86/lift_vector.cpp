@@ -1,7 +1,9 @@
 // MMX, SSE and AVX instructions: the regular ones, straight from the table of vector operations.
+#include "vmm/tcg/guest/x86/helpers_fp.h"
 #include "vmm/tcg/guest/x86/vector_lifter.h"
 
 #include <array>
+#include <string_view>
 
 namespace vmm::tcg::x86 {
 
@@ -104,7 +106,7 @@ bool lift_fused(VectorLifter& v, VecOp op) {
     ValueId x = v.source(0), y = v.source(1), z = v.source(2);
     ValueId saved = v.begin_checked(true);
     ValueId r = v.vec(op, x, y, 0, v.widest(), z);
-    v.end_checked(saved);
+    v.end_checked(saved, op, r);
     v.result(0, r);
     return true;
 }
@@ -133,7 +135,7 @@ bool lift_regular(VectorLifter& v, VecOp op) {
     }
     ValueId saved = v.begin_checked(info.floating);
     ValueId r = v.vec(op, a, b, imm, t, c);
-    v.end_checked(saved);
+    v.end_checked(saved, op, r);
     v.result(0, r);
     return true;
 }
@@ -171,7 +173,7 @@ bool lift_store_form(VectorLifter& v, VecOp op) {
     ValueId a = v.source(1);
     ValueId saved = v.begin_checked(true);
     ValueId r = v.vec(op, a, none, imm);
-    v.end_checked(saved);
+    v.end_checked(saved, op, r);
     if (!v.l.is_memory(0))
         v.result(0, r);
     else if (v.l.operand(0).size == 128)
@@ -328,7 +330,20 @@ ValueId VectorLifter::begin_checked(bool floating) {
 }
 
 void VectorLifter::end_checked(ValueId saved) {
-    if (saved != none) l.call(HelperId::simd_check, b.zext(Type::i64, saved));
+    if (saved != none) l.call(HelperId::simd_check, b.zext(Type::i64, saved), l.constant(0));
+}
+
+void VectorLifter::end_checked(ValueId saved, VecOp op, ValueId result) {
+    ir::VecInfo const& info = ir::vec_info(op);
+    if (saved == none || !info.underflows) return end_checked(saved);
+    Type const t = b.type_of(result);
+    b.put(t, slot::simd_result, result);
+    std::string_view name = info.name;
+    if (name.ends_with("_y")) name.remove_suffix(2);
+    char const scalar_or_packed = name[name.size() - 2], precision = name.back();
+    std::int64_t const bytes = precision == 'd' ? 8 : precision == 's' ? 4 : 2;
+    std::int64_t const count = scalar_or_packed == 's' ? 1 : ir::size_of(t) / bytes;
+    l.call(HelperId::simd_check, b.zext(Type::i64, saved), l.constant(simd_elements(unsigned(bytes), unsigned(count))));
 }
 
 } // namespace vmm::tcg::x86

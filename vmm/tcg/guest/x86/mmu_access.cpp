@@ -136,6 +136,7 @@ void Mmu::physical_write(GuestPhys a, unsigned size, std::uint8_t const* from) {
 bool Mmu::misaligned(std::uint64_t va, unsigned size, View view) {
     if (view != View::user || size > 8 || !(va & (size - 1))) return false;
     if (!(c_.state.cr0 & cr0::am) || !(c_.state.rflags & flag::ac)) return false;
+    if (!canonical(va)) return false; // that fault comes first, from the access itself
     c_.raise(vec::ac, 0);
     return true;
 }

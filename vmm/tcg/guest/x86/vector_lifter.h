@@ -84,6 +84,8 @@ public:
     // checked before the result is written.
     ValueId begin_checked(bool floating);
     void end_checked(ValueId saved);
+    // The same where `op` gave `result`, which may be tiny.
+    void end_checked(ValueId saved, VecOp op, ValueId result);
 };
 
 // Moves, merges, state: lift_vector_move.cpp, lift_vector_state.cpp. `known` is false when the mnemonic is not theirs.
