@@ -163,13 +163,16 @@ TEST_F(X86Cases, an_unmasked_x87_exception_comes_before_the_alignment_of_the_sto
     EXPECT_EQ(same_everywhere(q).vector, breakpoint);
 }
 
-TEST_F(X86Cases, gathers_do_not_check_alignment) {
-    // VPGATHERDD YMM0, [R14 + YMM1 * 4], YMM2
-    Sequence q = sequence_of({0xc4, 0xc2, 0x6d, 0x90, 0x04, 0x8e});
-    q.start.gpr[14] = middle_of_data + 1;
-    q.start.ymm[2] = {~0ull, ~0ull, ~0ull, ~0ull};
-    q.start.rflags = 0x40202;
-    EXPECT_EQ(same_everywhere(q).vector, breakpoint);
+TEST_F(X86Cases, gathers_and_masked_moves_do_not_check_alignment) {
+    // VPGATHERDD YMM0, [R14 + YMM1 * 4], YMM2; VMASKMOVPS [R14 + BD], YMM2, YMM7
+    for (auto const& code : {std::vector<std::uint8_t>{0xc4, 0xc2, 0x6d, 0x90, 0x04, 0x8e},
+                             {0xc4, 0xc2, 0x6d, 0x2e, 0xbe, 0xbd, 0x00, 0x00, 0x00}}) {
+        Sequence q = sequence_of(code);
+        q.start.gpr[14] = middle_of_data + 1;
+        q.start.ymm[2] = {~0ull, ~0ull, ~0ull, ~0ull};
+        q.start.rflags = 0x40202;
+        EXPECT_EQ(same_everywhere(q).vector, breakpoint);
+    }
 }
 
 TEST_F(X86Cases, an_address_that_is_not_canonical_faults_as_such_before_its_alignment_counts) {

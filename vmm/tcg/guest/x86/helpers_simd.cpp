@@ -91,9 +91,9 @@ std::uint64_t vector_mask_move(X86Context& c, std::uint64_t a, std::uint64_t add
     }
     for (unsigned i = 0; i < bytes; i += element) {
         if (!(mask[i + element - 1] & 0x80)) continue;
-        auto* ops = c.engine.memory;
-        bool ok = a & masked_arg::store ? ops->store(c.engine, address + i, element, data + i)
-                                        : ops->load(c.engine, address + i, element, data + i);
+        // Without checking alignment, which these do not.
+        bool ok = a & masked_arg::store ? c.mmu->write(address + i, element, data + i, c.mmu->view())
+                                        : c.mmu->read(address + i, element, data + i, c.mmu->view());
         if (!ok) return 0;
     }
     if (!(a & masked_arg::store)) std::memcpy(&c.state.ymm[data_number], data, 32);
