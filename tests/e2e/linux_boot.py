@@ -167,7 +167,45 @@ def power_button_and_monitor():
         check(vm.wait() == 0, "quit")
 
 
+def boots_under_torture():
+    """Tiny code cache and TLB, links and blocks forgotten at random."""
+    run = 'console=ttyS0 vmm.run="seq 1 2000 | sort -rn | gzip -c | gzip -dc | sha256sum; i=0; while [ $i -lt 20 ]; do (exit 3) || i=$((i+1)); done; echo torture-done"'
+    expected = hashlib.sha256(b"".join(b"%d\n" % i for i in range(2000, 0, -1))).hexdigest()
+    with Session(*linux(append=run, extra=["-accel", "tcg,torture=2026"])) as vm:
+        vm.expect(expected)
+        vm.expect("torture-done")
+        check(vm.wait() == 0, "status")
+
+
+def instruments():
+    """-perfmap, -d out_asm, info jit and its profile."""
+    with tempfile.TemporaryDirectory() as folder:
+        trace = os.path.join(folder, "trace")
+        with Session(*linux(extra=["-perfmap", "-accel", "tcg,profile=on,tb-size=16", "-D", trace])) as vm:
+            vm.expect(PROMPT)
+            vm.send("\x01c")
+            vm.expect(r"\(qemu\) ")
+            vm.send("info jit -p 3\n")
+            used, size = map(int, vm.expect(r"gen code size +(\d+)/(\d+)").groups())
+            check(size == 16 << 20 and used <= size, f"{used} of {size} bytes of code")
+            check(int(vm.expect(r"TB flush count +(\d+)").group(1)) > 0, "a boot fits 16 MiB of code cache")
+            vm.expect(r"TB executions: \d+, guest instructions: \d+")
+            vm.expect(r"\d+ +\d+ +[0-9.]+% +\d+ +\d+ +0x[0-9a-f]+")
+            vm.send("log out_asm\n")
+            vm.expect(r"\(qemu\) ")
+            vm.send("\x01c")
+            vm.send("uname -a; echo $((6*7))x\n")
+            vm.expect("42x")
+            names = f"/tmp/perf-{vm.process.pid}.map"
+            check(re.search(r"^[0-9a-f]+ [0-9a-f]+ guest_ffffffff[0-9a-f]+$", open(names).read(), re.M), "no kernel code in the perf map")
+            os.unlink(names)
+            vm.send("\x01x")
+            check(vm.wait() == 0, "status")
+        text = open(trace).read()
+        check("OUT: [size=" in text and "-- guest addr 0x" in text, "no host code in the trace")
+
+
 if __name__ == "__main__":
     main([boots_to_a_shell_and_powers_off, runs_a_script_of_shell_work, reboots_and_no_reboot_ends, panic_reboots_or_ends,
           boots_an_elf_vmlinux_with_a_directory_as_initrd, boots_a_32_bit_kernel, boots_with_two_cpus, sees_the_topology_of_smp, the_clock_starts_and_moves_as_rtc_says,
-          traces_are_limited_to_the_addresses_of_dfilter, power_button_and_monitor])
+          traces_are_limited_to_the_addresses_of_dfilter, power_button_and_monitor, boots_under_torture, instruments])

@@ -50,6 +50,13 @@ public:
     // debuggers, while the CPU is out of run().
     virtual std::optional<std::uint64_t> translate(std::uint64_t linear) = 0;
 
+    // What a translating engine counts (blocks, code cache, TLB) and its `hottest` most executed blocks, as text; while
+    // the CPU is out of run(). Errors: the engine does not translate; it does not count executions.
+    virtual Result<std::string> translation_text(unsigned hottest) const {
+        static_cast<void>(hottest);
+        return error("JIT information is only available with accel=tcg");
+    }
+
     // The text behind internal_error.
     virtual std::string error_text() const = 0;
     // "kvm", "jit", "interp".

@@ -155,6 +155,7 @@ struct Config {
     std::uint32_t trace_mask = 0; // bits of vmm::Trace
     std::string trace_file;       // -D; empty: standard error
     std::vector<TraceRange> trace_ranges;
+    bool perf_map = false; // -perfmap: names of translated blocks in /tmp/perf-PID.map
     bool lockstep = false; // -accel tcg,lockstep=on: two engines checked against each other
 };
 

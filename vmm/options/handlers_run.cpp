@@ -65,6 +65,8 @@ Result<void> on_flag(Parse& parse, OptionRow const& row, std::string_view) {
         config.on_shutdown = OnShutdown::pause;
     else if (row.name == "daemonize")
         config.daemonize = true;
+    else if (row.name == "perfmap")
+        config.perf_map = true;
     return {};
 }
 

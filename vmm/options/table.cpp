@@ -108,6 +108,7 @@ constexpr OptionRow rows[] = {
     {"d", "item1,...", "enable logging of specified items ('-d help' for a list)", on_trace},
     {"D", "logfile", "output log to logfile (default stderr)", on_text},
     {"dfilter", "range,..", "filter debug output to range of addresses", on_trace_filter},
+    {"perfmap", "", "generate a /tmp/perf-${pid}.map file for perf", on_flag},
     {"no-reboot", "", "exit instead of rebooting", on_flag},
     {"no-shutdown", "", "stop before shutdown", on_flag},
     {"action", "reboot=reset|shutdown|shutdown=poweroff|pause|panic=pause|shutdown|exit-failure|none",

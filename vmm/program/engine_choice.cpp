@@ -7,13 +7,27 @@ namespace vmm {
 
 namespace {
 
+// A block of the longest kind must fit (x64::min_cache_bytes); jumps within the cache reach 2 GiB.
+constexpr std::uint64_t min_code_cache = 2 * MiB, max_code_cache = 1024 * MiB;
+
 Result<TcgOptions> tcg_options(Config const& config, AccelConfig const& accel) {
     TcgOptions options;
     for (TraceRange range : config.trace_ranges) options.trace_ranges.push_back({range.first, range.last});
     std::string const* engine = accel.properties.find("engine");
     options.backend = engine && *engine == "interp" ? TcgBackend::interp : TcgBackend::jit;
     if (std::string const* size = accel.properties.find("tb-size"))
-        options.code_cache_bytes = TRY(parse_size("tb-size", *size, MiB));
+        if (std::uint64_t bytes = TRY(parse_size("tb-size", *size, MiB))) options.code_cache_bytes = bytes;
+    if (options.code_cache_bytes < min_code_cache || options.code_cache_bytes > max_code_cache)
+        return error("tb-size is from {} to {} MiB", min_code_cache / MiB, max_code_cache / MiB);
+    options.perf_map = config.perf_map;
+    if (std::string const* profile = accel.properties.find("profile"))
+        options.profile = TRY(parse_bool("profile", *profile));
+    if (std::string const* torture = accel.properties.find("torture")) {
+        if (auto on = parse_bool("torture", *torture))
+            options.torture_seed = *on;
+        else
+            options.torture_seed = TRY(parse_number("torture", *torture));
+    }
     return options;
 }
 

@@ -1,12 +1,18 @@
 #include "vmm/program/machine_control.h"
 
+#include "vmm/options/keyval.h"
+
 #include <Zydis/Zydis.h>
 
+#include <algorithm>
 #include <cstring>
 
 namespace vmm {
 
 PcControl::PcControl(PcMachine& machine, Hooks hooks) : machine_(machine), hooks_(std::move(hooks)) {
+    topics_.push_back({"jit",
+                       "show dynamic compiler info (-p: and the N blocks executed most, with -accel tcg,profile=on)",
+                       "[-p [N]]", [this](std::string_view arguments) { return jit_text(arguments); }});
     topics_.push_back({"mtree", "show memory tree", "", [this](std::string_view) -> Result<std::string> {
                            return machine_.memory().describe() + machine_.io().describe();
                        }});
@@ -77,6 +83,21 @@ std::optional<monitor::MachineControl::Instruction> PcControl::disassemble(std::
     if (!ZYAN_SUCCESS(ZydisDisassembleATT(mode, address, bytes.data(), bytes.size(), &instruction)))
         return Instruction{"(bad)", 1};
     return Instruction{instruction.text, instruction.info.length};
+}
+
+Result<std::string> PcControl::jit_text(std::string_view arguments) {
+    unsigned hottest = 0;
+    if (arguments.starts_with("-p")) {
+        std::string_view number = arguments.substr(std::min(arguments.size(), arguments.find_first_not_of(' ', 2)));
+        std::uint64_t n = number.empty() ? 20 : TRY(parse_number("N", number));
+        hottest = unsigned(std::clamp<std::uint64_t>(n, 1, 10000));
+    } else if (!arguments.empty()) {
+        return error("info jit: extraneous characters at the end of line");
+    }
+    std::string text;
+    for (unsigned n = 0; n < machine_.cpu_count(); ++n)
+        text += fmt::format("{}CPU#{}\n", n ? "\n" : "", n) + TRY(machine_.translation_text(n, hottest));
+    return text;
 }
 
 bool PcControl::kvm_enabled() const { return std::strcmp(machine_.vcpu(0).engine_name(), "kvm") == 0; }

@@ -37,6 +37,8 @@ public:
     int cpu_thread_id(std::size_t cpu) const override { return machine_.cpu_thread_id(unsigned(cpu)); }
 
 private:
+    Result<std::string> jit_text(std::string_view arguments);
+
     PcMachine& machine_;
     Hooks hooks_;
     monitor::RunState state_ = monitor::RunState::prelaunch;

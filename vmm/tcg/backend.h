@@ -7,6 +7,7 @@
 #include <cstdint>
 #include <memory>
 #include <span>
+#include <string>
 
 namespace vmm::tcg {
 
@@ -34,6 +35,16 @@ public:
     virtual ~Translation() = default;
     // Set by the owner: only ever entered by run() (code that cannot be watched, single steps).
     bool transient = false;
+    std::uint32_t host_bytes = 0; // of generated code
+    std::uint64_t executions = 0; // how often it was entered; counted by back ends made for profiling
+};
+
+// What a back end counts, since it was made unless said otherwise.
+struct BackendStatistics {
+    std::uint64_t blocks = 0, guest_bytes = 0, host_bytes = 0; // translated
+    std::uint64_t resets = 0;                                  // how often the code cache began anew
+    std::uint64_t links = 0, links_now = 0;                    // direct jumps made to lead to their block; still so
+    std::size_t cache_used = 0, cache_size = 0;                // bytes for generated code, now
 };
 
 // How run() ended.
@@ -55,14 +66,18 @@ public:
     virtual ~Backend() = default;
     // Null: no room. The caller then destroys every translation it has and asks again, which cannot fail.
     virtual std::unique_ptr<Translation> translate(ir::Block const& block) = 0;
-    // Executes from the start of `first`, following links and remembered addresses. engine.pc_base must be the page base
-    // of its code; afterwards it is that of the last block executed.
+    // Executes from the start of `first`, following links and remembered addresses. engine.pc_base must be the page
+    // base of its code; afterwards it is that of the last block executed.
     virtual RunResult run(Translation& first) = 0;
     // Makes `site` continue in `to` from now on. Only for targets in the same code page (the mapping cannot differ).
     virtual void link(LinkSite& site, Translation& to) = 0;
     // Undoes every link into `to`, which is about to die.
     virtual void unlink(Translation& to) = 0;
     virtual char const* name() const = 0;
+    virtual BackendStatistics statistics() const { return {}; }
+    // The host code of the block translated last, one instruction a line, with a line before each guest instruction's.
+    // Empty: this back end makes none.
+    virtual std::string disassemble_last() const { return {}; }
 };
 
 } // namespace vmm::tcg

@@ -56,6 +56,22 @@ TEST_F(EngineChoice, kvm_then_tcg_falls_back_and_remembers_why) {
     EXPECT_EQ(chosen->name, "tcg");
     EXPECT_NE(chosen->why.find("No such file"), std::string::npos) << chosen->why;
 }
+TEST_F(EngineChoice, translator_properties_are_checked) {
+    auto with = [&](char const* name, char const* value) {
+        return choose({{.name = "tcg", .properties = {{{name, value}}}}}).ok();
+    };
+    EXPECT_TRUE(with("tb-size", "2"));
+    EXPECT_TRUE(with("tb-size", "0")); // the default, as in QEMU
+    EXPECT_TRUE(with("tb-size", "512M"));
+    EXPECT_FALSE(with("tb-size", "1"));
+    EXPECT_FALSE(with("tb-size", "2G"));
+    EXPECT_FALSE(with("tb-size", "lots"));
+    EXPECT_TRUE(with("profile", "on"));
+    EXPECT_FALSE(with("profile", "7"));
+    EXPECT_TRUE(with("torture", "off"));
+    EXPECT_TRUE(with("torture", "77"));
+    EXPECT_FALSE(with("torture", "much"));
+}
 TEST_F(EngineChoice, bad_properties_are_refused) {
     config.machine.properties.items = {{"kernel-irqchip", "maybe"}};
     EXPECT_FALSE(choose({wants_kvm}));

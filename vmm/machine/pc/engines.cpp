@@ -26,7 +26,9 @@ public:
                                                        .bsp = place.bsp,
                                                        .cpuid = cpuid_of(place),
                                                        .index = place.index,
-                                                       .trace_ranges = options_.trace_ranges}));
+                                                       .trace_ranges = options_.trace_ranges,
+                                                       .profile = options_.profile,
+                                                       .tiny_tlb = options_.torture_seed != 0}));
     }
     x86::FeatureSet features() const override { return x86::tcg_features(); }
 
@@ -39,11 +41,23 @@ private:
                 log_.warn("this host CPU lacks AVX2 or BMI2, which translated code uses: interpreting instead");
                 return tcg::make_interpreter(context, guest);
             }
-            auto made = tcg::x64::X64Backend::create(context, guest, {.cache_bytes = options_.code_cache_bytes});
+            auto made = tcg::x64::X64Backend::create(context, guest, x64_options());
             if (made) return std::move(*made);
             log_.warn("{}: interpreting instead", made.error().message());
             return tcg::make_interpreter(context, guest);
         };
+    }
+
+    tcg::x64::Options x64_options() const {
+        tcg::x64::Options x64{
+            .cache_bytes = options_.code_cache_bytes, .perf_map = options_.perf_map, .profile = options_.profile};
+        if (options_.torture_seed) {
+            x64.cache_bytes = tcg::x64::min_cache_bytes;
+            x64.unlink_one_in = 16;
+            x64.refuse_one_in = 1000;
+            x64.seed = options_.torture_seed;
+        }
+        return x64;
     }
 
     TcgOptions options_;

@@ -37,6 +37,10 @@ struct TcgOptions {
     TcgBackend backend = TcgBackend::interp;
     std::uint64_t code_cache_bytes = 64 << 20; // tb-size
     std::vector<AddressRange> trace_ranges{};  // -dfilter
+    bool perf_map = false;                     // -perfmap
+    bool profile = false;                      // count executions of each block
+    // Tiny code cache and TLB, links forgotten at random, by this seed; 0: no.
+    std::uint64_t torture_seed = 0;
 };
 std::unique_ptr<Engine> make_tcg_engine(TcgOptions options, Log& log);
 

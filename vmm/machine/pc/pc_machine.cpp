@@ -431,6 +431,13 @@ x86::State PcMachine::cpu_state(unsigned n) {
     return state;
 }
 
+Result<std::string> PcMachine::translation_text(unsigned n, unsigned hottest) {
+    park_all();
+    Result<std::string> text = cpus_[n].vcpu->translation_text(hottest);
+    if (running_) resume_all();
+    return text;
+}
+
 std::optional<GuestPhys> PcMachine::translate(unsigned n, std::uint64_t linear) {
     park_all();
     std::optional<GuestPhys> physical = cpus_[n].vcpu->translate(linear);

@@ -107,6 +107,8 @@ public:
     // Guest-physical address behind a linear one of CPU `n`, by its page tables, without side effects.
     std::optional<GuestPhys> translate(unsigned n, std::uint64_t linear);
     Vcpu& vcpu(unsigned n) { return *cpus_[n].vcpu; }
+    // Vcpu::translation_text of CPU `n`; stops the machine for the moment of the look.
+    Result<std::string> translation_text(unsigned n, unsigned hottest);
     int cpu_thread_id(unsigned n) const { return cpus_[n].thread->thread_id(); }
     AddressSpace& memory() { return memory_; }
     AddressSpace& io() { return io_; }

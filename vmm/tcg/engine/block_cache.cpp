@@ -42,10 +42,12 @@ void BlockCache::drop(RamBlock& ram, std::uint64_t page_offset, std::uint64_t gr
             first_page ? CodeTracker::granules(b->start, in_first) : CodeTracker::granules(0, b->bytes - in_first);
         if (mask & granules) hit.push_back(b);
     }
+    invalidations_ += hit.size();
     for (CachedBlock* b : hit) remove(b);
 }
 
 void BlockCache::clear() {
+    ++flushes_;
     for (auto& [key, block] : by_key_) {
         backend_.unlink(*block->translation);
         graveyard_.push_back(std::move(block));

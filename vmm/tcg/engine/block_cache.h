@@ -16,6 +16,7 @@ struct CachedBlock {
     std::uint64_t next_page_offset = 0; // of the second page (and its block), for a straddling instruction
     RamBlock* next_ram = nullptr;
     std::uint64_t mode = 0;
+    std::uint64_t linear = 0; // guest address it was translated at; for listings
     std::uint16_t start = 0, bytes = 0, guest_insns = 0;
     bool crosses_page = false;
     std::unique_ptr<Translation> translation;
@@ -45,6 +46,12 @@ public:
     // Frees dropped blocks; nothing translated may be executing.
     void bury() { graveyard_.clear(); }
     std::size_t size() const { return by_key_.size(); }
+    template <class F> void for_each(F&& f) const {
+        for (auto const& [key, block] : by_key_) f(*block);
+    }
+    // How often clear() was called, and blocks dropped because their code changed.
+    std::uint64_t flushes() const { return flushes_; }
+    std::uint64_t invalidations() const { return invalidations_; }
 
 private:
     struct Key {
@@ -72,6 +79,7 @@ private:
     // Blocks by each page they touch (host address of the page).
     std::unordered_map<std::uint8_t const*, std::vector<CachedBlock*>> by_page_;
     std::vector<std::unique_ptr<CachedBlock>> graveyard_;
+    std::uint64_t flushes_ = 0, invalidations_ = 0;
 };
 
 } // namespace vmm::tcg

@@ -1,5 +1,6 @@
 #include "vmm/tcg/engine/x86_vcpu.h"
 
+#include "vmm/tcg/engine/report.h"
 #include "vmm/tcg/guest/x86/events.h"
 #include "vmm/tcg/guest/x86/exceptions.h"
 #include "vmm/tcg/guest/x86/helpers.h"
@@ -57,6 +58,7 @@ X86Vcpu::X86Vcpu(Config config) : config_(std::move(config)), context_(std::make
     c.engine.fp_control = &c.state.mxcsr;
     c.engine.code_guard = this;
     mmu_ = std::make_unique<x86::Mmu>(c, config_.bus, config_.model, config_.shared.bus_lock);
+    if (config_.tiny_tlb) mmu_->keep_few_entries();
     backend_ = config_.backend(c.engine,
                                {.pc = &c.state.rip, .pc_mask = pc_mask, .helper = helper, .registers = register_slots});
     cache_ = std::make_unique<BlockCache>(*backend_);
@@ -122,6 +124,13 @@ void X86Vcpu::set_state(vmm::x86::State const& state) {
     open_site_ = nullptr;
     force_single_ = false;
     x86::state_replaced(*context_);
+}
+
+Result<std::string> X86Vcpu::translation_text(unsigned hottest) const {
+    if (hottest && !config_.profile)
+        return error("executions are not counted; start with -accel tcg,profile=on to have them");
+    std::string text = translation_report(*cache_, backend_->statistics(), mmu_->statistics());
+    return hottest ? text + "\n" + hottest_blocks(*cache_, hottest) : text;
 }
 
 void X86Vcpu::reset(bool bsp) { set_state(vmm::x86::reset_state(config_.model.signature(), bsp)); }
@@ -274,6 +283,7 @@ std::unique_ptr<CachedBlock> X86Vcpu::translate(x86::FetchResult const& where, s
     CodeTracker& code = config_.shared.code;
     auto block = std::make_unique<CachedBlock>();
     block->mode = mode;
+    block->linear = linear;
     block->start = std::uint16_t(linear & (page_size - 1));
     if (where.ram && code.prepare_page(*this, *where.ram, where.ram_offset)) mmu_->drop_write_entries(where.host);
     // Lift from a copy: a write by another vCPU that comes before the granules are published goes unnoticed, so the
@@ -302,6 +312,7 @@ std::unique_ptr<CachedBlock> X86Vcpu::translate(x86::FetchResult const& where, s
         same = !std::memcmp(code_copy_[0].data() + block->start, where.host + block->start, in_first) &&
                (!ir.crosses_page || !std::memcmp(code_copy_[1].data(), next.host, ir.guest_bytes - in_first));
     }
+    ir.address = linear;
     block->bytes = ir.guest_bytes;
     block->guest_insns = ir.guest_insns;
     block->crosses_page = ir.crosses_page;
@@ -321,6 +332,9 @@ std::unique_ptr<CachedBlock> X86Vcpu::translate(x86::FetchResult const& where, s
         open_site_ = nullptr;
         block->translation = backend_->translate(ir);
     }
+    if (config_.log.enabled(Trace::out_asm) && traced(linear))
+        config_.log.trace(Trace::out_asm, fmt::format("OUT: [size={}]\n{}\n", block->translation->host_bytes,
+                                                      backend_->disassemble_last()));
     // Where CS has a limit, it is checked on the way in.
     bool limited = !Mode{mode}.is64() && !Mode{mode}.is(Mode::flat);
     block->translation->transient = (mode & Mode::single) || !block->ram || limited || every_block();

@@ -39,6 +39,8 @@ public:
         unsigned index = 0;             // in traces
         // Traces of blocks and their execution are of these guest addresses only; none: of all.
         std::vector<AddressRange> trace_ranges{};
+        bool profile = false;  // the back end counts executions
+        bool tiny_tlb = false; // torture
     };
     explicit X86Vcpu(Config config);
     ~X86Vcpu() override;
@@ -52,6 +54,7 @@ public:
     void set_state(vmm::x86::State const& state) override;
     void reset(bool bsp) override;
     std::optional<std::uint64_t> translate(std::uint64_t linear) override { return mmu_->walker().peek(linear); }
+    Result<std::string> translation_text(unsigned hottest) const override;
     std::string error_text() const override { return {}; }
     char const* engine_name() const override { return backend_->name(); }
 

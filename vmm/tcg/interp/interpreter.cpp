@@ -27,6 +27,7 @@ RunResult Interpreter::run(Translation& first) {
             return {RunEnd::exit_request, nullptr};
         }
         e.insn_count += block->guest_insns;
+        ++block->executions;
         Code const* code = block->code.data();
         Code const* last;
         do {

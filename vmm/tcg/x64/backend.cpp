@@ -6,13 +6,13 @@
 #include "vmm/tcg/x64/code_cache.h"
 #include "vmm/tcg/x64/disassemble.h"
 #include "vmm/tcg/x64/emitter.h"
+#include "vmm/tcg/x64/perf_map.h"
 #include "vmm/tcg/x64/thunks.h"
 
-#include <unistd.h>
 #include <xbyak/xbyak_util.h>
 
 #include <algorithm>
-#include <cstdio>
+#include <optional>
 
 namespace vmm::tcg::x64 {
 
@@ -65,14 +65,26 @@ struct X64Backend::Impl {
         cache->commit(assembler.getSize());
         thunk_bytes = cache->used();
         emit.count_instructions = o.count_instructions;
+        emit.profile = o.profile;
+        random = o.seed;
         emit.features = host_features() & o.vector_features;
         miss = cache->executable(thunks.leave_indirect);
         for (AddressCache& a : caches) a.clear(miss);
+        if (!o.perf_map) return;
+        perf_map.emplace();
+        perf_map->add(cache->executable(cache->writable()), thunk_bytes, "jit_thunks");
     }
 
+    // Torture's dice: true once in `one_in`; never for 0.
+    bool chance(unsigned one_in) {
+        if (!one_in) return false;
+        random = random * 6364136223846793005u + 1442695040888963407u;
+        return (random >> 33) % one_in == 0;
+    }
     void select_addresses();
+    void open(LinkSite& site);
     void remember(X64Block& block, std::uint64_t address);
-    void perf(X64Block const& block);
+    void name_for_perf(X64Block const& block, std::uint64_t address);
 
     EngineContext& context;
     GuestInfo guest;
@@ -88,14 +100,15 @@ struct X64Backend::Impl {
     AddressCache* current = nullptr;
     std::uint64_t clock = 0, random = 1;
     std::uint8_t const* miss = nullptr;
-    Statistics stats;
-    std::FILE* perf_file = nullptr;
+    BackendStatistics stats;
+    std::vector<Mark> marks; // of the block translated last
+    X64Block const* last = nullptr;
+    std::uint64_t last_address = 0;
+    std::optional<PerfMap> perf_map;
 };
 
 X64Backend::X64Backend(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {}
-X64Backend::~X64Backend() {
-    if (impl_->perf_file) std::fclose(impl_->perf_file);
-}
+X64Backend::~X64Backend() = default;
 
 Result<std::unique_ptr<X64Backend>> X64Backend::create(EngineContext& context, GuestInfo const& guest,
                                                        Options const& options) {
@@ -117,23 +130,26 @@ std::unique_ptr<Translation> X64Backend::translate(ir::Block const& block) {
         VMM_ASSERT(m.live != 0);
         return nullptr;
     }
+    if (m.live && m.chance(m.options.refuse_one_in)) return nullptr;
     auto out = std::make_unique<X64Block>(*this, &m.live);
     m.assembler.setSize(m.cache->used());
-    Emitter(m.assembler, m.thunks, m.pins, m.guest, m.context, m.emit, block, *out).run();
+    m.marks.clear();
+    m.last = out.get();
+    m.last_address = block.address;
+    Emitter(m.assembler, m.thunks, m.pins, m.guest, m.context, m.emit, block, *out, m.marks).run();
     m.cache->commit(m.assembler.getSize() - m.cache->used());
     ++m.stats.blocks;
     m.stats.guest_bytes += block.guest_bytes;
-    m.stats.host_bytes += out->bytes;
-    if (m.options.perf_map) m.perf(*out);
+    m.stats.host_bytes += out->host_bytes;
+    if (m.perf_map) m.name_for_perf(*out, block.address);
     return out;
 }
 
-void X64Backend::Impl::perf(X64Block const& block) {
-    if (!perf_file) perf_file = std::fopen(fmt::format("/tmp/perf-{}.map", getpid()).c_str(), "a");
-    if (!perf_file) return;
-    fmt::print(perf_file, "{:x} {:x} guest_{:x}\n", reinterpret_cast<std::uintptr_t>(cache->executable(block.indirect)),
-               block.bytes, context.pc_base + std::int64_t(block.start));
-    std::fflush(perf_file);
+void X64Backend::Impl::name_for_perf(X64Block const& block, std::uint64_t address) {
+    for (Thunks::Made const& made : thunks.take_made_helpers())
+        perf_map->add(cache->executable(made.code), made.bytes,
+                      fmt::format("jit_helper_{}", guest.helper(made.helper).name));
+    perf_map->add(cache->executable(block.indirect), block.host_bytes, fmt::format("guest_{:x}", address));
 }
 
 // The cache of addresses for the address space and mode the context is in.
@@ -206,30 +222,30 @@ void X64Backend::link(LinkSite& site, Translation& to) {
     auto& target = static_cast<X64Block&>(to);
     if (site.target == &target) return;
     VMM_ASSERT(!site.target);
-    if (m.options.unlink_one_in) {
-        m.random = m.random * 6364136223846793005u + 1442695040888963407u;
-        if ((m.random >> 33) % m.options.unlink_one_in == 0) return unlink(to);
-    }
+    if (m.chance(m.options.unlink_one_in)) return unlink(to);
     bool around = site.near && (target.flags_dead || site.flags_stored);
     Assembler::bind({around ? site.near : site.far}, target.code);
     site.target = &target;
     target.incoming.push_back(&site);
+    ++m.stats.links, ++m.stats.links_now;
 }
 
-static void open(LinkSite& site) {
+void X64Backend::Impl::open(LinkSite& site) {
     if (site.near) Assembler::bind({site.near}, site.stub);
     Assembler::bind({site.far}, site.exit);
     site.target = nullptr;
+    --stats.links_now;
 }
 
 void X64Backend::unlink(Translation& to) {
     auto& block = static_cast<X64Block&>(to);
-    for (LinkSite* site : block.incoming) open(*site);
+    if (impl_->last == &block) impl_->last = nullptr;
+    for (LinkSite* site : block.incoming) impl_->open(*site);
     block.incoming.clear();
     for (LinkSite& site : block.sites)
         if (site.target) {
             std::erase(site.target->incoming, &site);
-            open(site);
+            impl_->open(site);
         }
     for (void* p : block.remembered) {
         auto& entry = *static_cast<AddressCache::Entry*>(p);
@@ -238,8 +254,8 @@ void X64Backend::unlink(Translation& to) {
     block.remembered.clear();
 }
 
-Statistics X64Backend::statistics() const {
-    Statistics s = impl_->stats;
+BackendStatistics X64Backend::statistics() const {
+    BackendStatistics s = impl_->stats;
     s.cache_used = impl_->cache->used();
     s.cache_size = impl_->cache->size();
     return s;
@@ -247,8 +263,30 @@ Statistics X64Backend::statistics() const {
 
 std::string X64Backend::disassemble(Translation const& translation) const {
     auto& block = static_cast<X64Block const&>(translation);
-    return x64::disassemble({block.indirect, block.bytes},
+    return x64::disassemble({block.indirect, block.host_bytes},
                             reinterpret_cast<std::uintptr_t>(impl_->cache->executable(block.indirect)));
+}
+
+std::string X64Backend::disassemble_last() const {
+    X64Block const* block = impl_->last;
+    if (!block) return {};
+    std::string text;
+    std::uint8_t const* from = block->indirect;
+    auto up_to = [&](std::uint8_t const* end) {
+        text += x64::disassemble({from, std::size_t(end - from)},
+                                 reinterpret_cast<std::uintptr_t>(impl_->cache->executable(from)));
+        from = end;
+    };
+    for (Mark const& mark : impl_->marks) {
+        up_to(mark.code);
+        text += mark.offset == mark_end ? "  -- block end\n"
+                : mark.offset == mark_slow_paths
+                    ? "  -- slow paths\n"
+                    : fmt::format("  -- guest addr 0x{:08x}\n",
+                                  impl_->last_address + std::uint64_t(std::int64_t(mark.offset - block->start)));
+    }
+    up_to(block->indirect + block->host_bytes);
+    return text;
 }
 
 } // namespace vmm::tcg::x64

@@ -10,18 +10,19 @@
 
 namespace vmm::tcg::x64 {
 
+// Room for a block of the longest kind a lifter makes, and everything shared.
+inline constexpr std::size_t min_cache_bytes = 2u << 20;
+
 struct Options {
-    std::size_t cache_bytes = 64u << 20; // -accel tcg,tb-size=
+    std::size_t cache_bytes = 64u << 20; // -accel tcg,tb-size=; at least min_cache_bytes
     bool count_instructions = false;     // keep EngineContext::insn_count exact (costs speed)
     bool perf_map = false;               // name blocks in /tmp/perf-PID.map
-    // Torture: at each link, forget something with probability 1 in this. 0: never.
-    unsigned unlink_one_in = 0;
+    bool profile = false;                // count executions of each block
+    // Torture: at each link, forget something with probability 1 in this; at each translation, claim that there is no
+    // room. 0: never.
+    unsigned unlink_one_in = 0, refuse_one_in = 0;
+    std::uint64_t seed = 1;              // of these choices
     std::uint32_t vector_features = ~0u; // bit per ir::VecFeature: use the host's instructions (tests clear some)
-};
-
-struct Statistics {
-    std::uint64_t blocks = 0, guest_bytes = 0, host_bytes = 0, resets = 0;
-    std::size_t cache_used = 0, cache_size = 0;
 };
 
 // Whether this host has what generated code takes for granted: x86-64-v3 (AVX2, BMI2, ...).
@@ -40,8 +41,9 @@ public:
     void unlink(Translation& to) override;
     char const* name() const override { return "jit"; }
 
-    Statistics statistics() const;
-    // The host code of a translation as text, one instruction a line (-d out_asm).
+    BackendStatistics statistics() const override;
+    std::string disassemble_last() const override;
+    // The host code of a translation as text, without marks.
     std::string disassemble(Translation const& translation) const;
 
 private:

@@ -35,7 +35,6 @@ public:
 
     std::uint8_t const* code = nullptr;     // writable view; entered with pc_base set
     std::uint8_t const* indirect = nullptr; // entered with the guest address in r14; sets pc_base
-    std::uint32_t bytes = 0;
     std::int32_t start = 0;
     std::uint16_t guest_bytes = 0;
     bool may_remember = true; // by guest address: not when it crosses a page (the second may be another one later)

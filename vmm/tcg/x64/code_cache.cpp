@@ -11,13 +11,13 @@
 namespace vmm::tcg::x64 {
 
 namespace {
-constexpr std::size_t huge_page = 2u << 20;
+constexpr std::size_t host_page = 4096;
 
 Error refused(char const* what) { return error_from_errno(errno, "cannot {} memory for translated code", what); }
 } // namespace
 
 Result<std::unique_ptr<CodeCache>> CodeCache::create(std::size_t bytes) {
-    bytes = (bytes + huge_page - 1) & ~(huge_page - 1);
+    bytes = (bytes + host_page - 1) & ~(host_page - 1);
     UniqueFd fd(memfd_create("vmm-code", MFD_CLOEXEC));
     if (fd.get() < 0 || ftruncate(fd.get(), off_t(bytes)) != 0) return refused("get");
     void* writable = mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_SHARED, fd.get(), 0);

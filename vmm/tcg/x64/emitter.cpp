@@ -10,9 +10,9 @@ using namespace ir;
 using namespace Xbyak::util;
 
 Emitter::Emitter(Assembler& as, Thunks& thunks, Pins const& pins, GuestInfo const& guest, EngineContext& context,
-                 EmitOptions options, Block const& block, X64Block& out)
+                 EmitOptions options, Block const& block, X64Block& out, std::vector<Mark>& marks)
     : as_(as), thunks_(thunks), pins_(pins), guest_(guest), context_(context), options_(options), block_(block),
-      out_(out), plan_(make_plan(block, pins, guest)) {
+      out_(out), marks_(marks), plan_(make_plan(block, pins, guest)) {
     values_.resize(block.insts.size());
     vectors_.resize(block.insts.size());
     done_.resize(block.insts.size());
@@ -37,12 +37,18 @@ void Emitter::run() {
     if (options_.count_instructions) {
         as_.add(qword[rbp + int(offsetof(EngineContext, insn_count))], block_.guest_insns);
     }
+    if (options_.profile) { // the condition codes are in memory here
+        as_.mov(r15, reinterpret_cast<std::uint64_t>(&out_.executions));
+        as_.inc(qword[r15]);
+    }
     for (std::uint32_t i = 0; i < block_.insts.size(); ++i) emit(i);
+    marks_.push_back({as_.here(), mark_end});
     cur_ = std::uint32_t(block_.insts.size());
     locked_ = 0, xmm_locked_ = 0;
     emit_terminal();
+    marks_.push_back({as_.here(), mark_slow_paths});
     emit_cold();
-    out_.bytes = std::uint32_t(as_.here() - out_.indirect);
+    out_.host_bytes = std::uint32_t(as_.here() - out_.indirect);
 }
 
 void Emitter::emit_cold() {
@@ -75,7 +81,10 @@ void Emitter::emit(std::uint32_t i) {
     if (plan_.values[i].folded) values_[i].place = Place::address;
     if (skip(i)) return;
     switch (n.op) {
-    case Opcode::insn_start: guest_offset_ = std::int32_t(n.imm); return;
+    case Opcode::insn_start:
+        guest_offset_ = std::int32_t(n.imm);
+        marks_.push_back({as_.here(), guest_offset_});
+        return;
     case Opcode::constant: values_[i] = {.place = Place::immediate, .imm = n.imm}; return;
     case Opcode::get:
         if (n.type >= Type::v128)

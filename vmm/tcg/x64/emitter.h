@@ -55,13 +55,21 @@ struct FlagState {
 
 struct EmitOptions {
     bool count_instructions = false;
+    bool profile = false;
     std::uint32_t features = ~0u; // bit per ir::VecFeature: the host has these instructions
+};
+
+// Where the code of a guest instruction begins, or of what follows the last one.
+inline constexpr std::int32_t mark_end = -0x7fffffff, mark_slow_paths = mark_end + 1;
+struct Mark {
+    std::uint8_t const* code; // in the writable view
+    std::int32_t offset;      // in-page offset of the instruction, mark_end or mark_slow_paths
 };
 
 class Emitter {
 public:
     Emitter(Assembler& as, Thunks& thunks, Pins const& pins, GuestInfo const& guest, EngineContext& context,
-            EmitOptions options, ir::Block const& block, X64Block& out);
+            EmitOptions options, ir::Block const& block, X64Block& out, std::vector<Mark>& marks);
     void run();
 
 private:
@@ -221,6 +229,7 @@ private:
     EmitOptions options_;
     ir::Block const& block_;
     X64Block& out_;
+    std::vector<Mark>& marks_;
     Plan plan_;
     std::vector<Value> values_;
     std::vector<VectorValue> vectors_;

@@ -274,6 +274,7 @@ std::uint8_t const* Thunks::helper(std::uint16_t id) {
     as_.lea(rsp, ptr[rsp + 8]);
     as_.ret();
     it->second = at;
+    made_.push_back({id, at, std::size_t(as_.here() - at)});
     return at;
 }
 

@@ -7,6 +7,8 @@
 #include <array>
 #include <cstdint>
 #include <unordered_map>
+#include <utility>
+#include <vector>
 
 namespace vmm::tcg::x64 {
 
@@ -28,7 +30,14 @@ public:
     // The thunk calling helper `id`, made now if there is none: arguments r14, r15, r11, result r14. Helpers that may
     // fault leave ZF clear when a fault is pending.
     std::uint8_t const* helper(std::uint16_t id);
-    void forget_helpers() { helpers_.clear(); }
+    void forget_helpers() { helpers_.clear(), made_.clear(); }
+    // The helper thunks made since the last call, for listings.
+    struct Made {
+        std::uint16_t helper;
+        std::uint8_t const* code; // in the writable view
+        std::size_t bytes;
+    };
+    std::vector<Made> take_made_helpers() { return std::exchange(made_, {}); }
 
     using Enter = Leave (*)(EngineContext*, void const* code);
     std::uint8_t const* enter = nullptr;
@@ -72,6 +81,7 @@ private:
     EngineContext& context_;
     GuestInfo const& guest_;
     std::unordered_map<std::uint16_t, std::uint8_t const*> helpers_;
+    std::vector<Made> made_; // bounded by the number of helpers between two resets when nobody takes them
 };
 
 } // namespace vmm::tcg::x64

@@ -100,8 +100,16 @@ std::string IrMachine::run(std::map<std::int32_t, ir::Block> const& blocks, std:
         std::int32_t offset = std::int32_t(state.pc - 0x400000);
         auto found = blocks.find(offset);
         if (found == blocks.end()) return fmt::format("left to {:#x}", state.pc);
+        if (!translations[offset]) {
+            auto made = backend->translate(found->second);
+            if (!made) { // no room
+                translations.clear();
+                open = nullptr;
+                made = backend->translate(found->second);
+            }
+            translations[offset] = std::move(made);
+        }
         auto& translation = translations[offset];
-        if (!translation) translation = backend->translate(found->second);
         if (open) backend->link(*open, *translation);
         state.engine.pc_base = 0x400000;
         RunResult end = backend->run(*translation);

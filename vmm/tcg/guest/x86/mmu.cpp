@@ -61,6 +61,7 @@ void Mmu::clear_tables(Tables& t) {
     t.bank.write.fill({});
     for (FetchEntry& e : t.fetch) e.tag = invalid_tag;
     t.used = t.has_global = false;
+    ++statistics_.full_flushes;
     ++c_.engine.fetch_epoch;
 }
 
@@ -72,6 +73,7 @@ void Mmu::clear_space(Space& s) {
 }
 
 void Mmu::clear_non_global(Space& s) {
+    ++statistics_.partial_flushes;
     s.pdes.clear();
     ++c_.engine.fetch_epoch;
     for (Tables& t : s.views) {
@@ -91,6 +93,7 @@ void Mmu::clear_non_global(Space& s) {
 
 // `globals`: global entries go too.
 void Mmu::invalidate(Space& s, std::uint64_t va, bool globals) {
+    ++statistics_.page_flushes;
     ++c_.engine.fetch_epoch;
     unsigned half = va >> 63;
     bool near_large = va >= s.large_first[half] && va <= s.large_last[half];
@@ -256,8 +259,23 @@ void Mmu::fill(std::uint64_t va, View view, Translation const& t, Access access)
         }
     }
     if (!entered) return;
+    ++statistics_.refills;
     tables_of_view.has_global |= t.global;
     note_large(page, t.page_bits);
+    if (tiny_) [[unlikely]]
+        forget_older_entries(tables_of_view, slot);
+}
+
+// Torture: `slot` was filled just now; makes the oldest of the few others go, and now and then code's translations too.
+void Mmu::forget_older_entries(Tables& t, unsigned slot) {
+    for (Filled const& f : filled_)
+        if (f.tables == &t && f.slot == slot) return;
+    Filled& oldest = filled_[next_filled_++ % filled_.size()];
+    if (oldest.tables) oldest.tables->bank.read[oldest.slot] = oldest.tables->bank.write[oldest.slot] = {};
+    oldest = {&t, slot};
+    if (next_filled_ % 64) return;
+    for (FetchEntry& e : t.fetch) e.tag = invalid_tag;
+    ++c_.engine.fetch_epoch;
 }
 
 FetchResult Mmu::fetch_page(std::uint64_t address) {

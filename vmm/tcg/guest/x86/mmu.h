@@ -23,6 +23,14 @@ struct FetchResult {
     explicit operator bool() const { return host != nullptr; }
 };
 
+// What happened to translations so far; for people.
+struct MmuStatistics {
+    std::uint64_t refills = 0;         // entries made
+    std::uint64_t full_flushes = 0;    // tables of one view of an address space emptied
+    std::uint64_t partial_flushes = 0; // ... of one address space rid of all but global entries
+    std::uint64_t page_flushes = 0;    // single pages forgotten
+};
+
 // All on the vCPU's thread, except request_flush.
 class Mmu {
 public:
@@ -79,6 +87,10 @@ public:
             answer_flush_request();
     }
 
+    MmuStatistics const& statistics() const { return statistics_; }
+    // Torture: keeps only the few entries made last.
+    void keep_few_entries() { tiny_ = true; }
+
     // --- data breakpoints: DR6 bits hit since the last call.
     std::uint64_t take_watch_hits() {
         std::uint64_t hits = watch_hits_;
@@ -127,6 +139,7 @@ private:
 
     std::optional<Translation> translate(std::uint64_t va, Access access, View view);
     void fill(std::uint64_t va, View view, Translation const& t, Access access);
+    void forget_older_entries(Tables& t, unsigned slot);
     void note_large(std::uint64_t va, unsigned page_bits);
     // One page's part of an access.
     struct Part {
@@ -159,6 +172,14 @@ private:
     unsigned next_bounce_ = 0;
     std::uint64_t watch_hits_ = 0;
     bool watching_ = false;
+    MmuStatistics statistics_;
+    bool tiny_ = false;
+    struct Filled {
+        Tables* tables = nullptr;
+        unsigned slot = 0;
+    };
+    std::array<Filled, 16> filled_; // what is there when tiny_
+    unsigned next_filled_ = 0;
 };
 
 } // namespace vmm::tcg::x86
