@@ -116,8 +116,9 @@ CASE(timer_tsc_deadline) {
     if (!bit(cpuid(1).c, 24)) SKIP("no TSC-deadline timer");
     start();
     apic_write(APIC_LVT_TIMER, 0x40073);
-    wrmsr(MSR_TSC_DEADLINE, rdtsc() + 1000000);
+    wrmsr(MSR_TSC_DEADLINE, rdtsc() + 100000000000);
     CHECK(rdmsr(MSR_TSC_DEADLINE) != 0);
+    wrmsr(MSR_TSC_DEADLINE, rdtsc() + 1000000);
     CHECK(wait_for(hits[0x73], 1));
     CHECK_EQ(rdmsr(MSR_TSC_DEADLINE), 0);
     wrmsr(MSR_TSC_DEADLINE, 1); // in the past: at once
