@@ -6,6 +6,13 @@
 namespace vmm::dev {
 
 bool ApicBus::deliver(ApicMessage const& message) {
+    if (remote_) {
+        std::uint64_t address = msi_base | std::uint64_t(message.destination & 0xff) << 12 | message.logical << 2;
+        constexpr std::uint32_t asserted = 1u << 14, level = 1u << 15;
+        remote_->send(address, message.vector | std::uint32_t(message.mode) << 8 |
+                                   (message.level_triggered ? asserted | level : 0));
+        return true;
+    }
     LocalApic* lowest = nullptr;
     bool found = false;
     for (LocalApic* apic : local_) {

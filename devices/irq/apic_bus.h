@@ -12,6 +12,16 @@ namespace vmm::dev {
 class IoApic;
 class LocalApic;
 
+// Local APICs that are not ours (in the host's kernel). Device lock held.
+class RemoteApics {
+public:
+    virtual ~RemoteApics() = default;
+    // A message in the form of an MSI (SDM section 10.11).
+    virtual void send(std::uint64_t address, std::uint32_t data) = 0;
+    // A redirection entry of our I/O APIC was written: the end of which interrupts we must hear of may have changed.
+    virtual void redirections_changed() = 0;
+};
+
 // Owned by the board and outlives the APICs attached to it. Device lock held for every member.
 class ApicBus final : public MsiTarget {
 public:
@@ -20,6 +30,11 @@ public:
     // Attaches a finished APIC; the board does this once for each, in the order of the CPUs.
     void attach(LocalApic& apic) { local_.push_back(&apic); }
     void attach(IoApic& apic) { io_.push_back(&apic); }
+    // While set, messages go there instead of to the attached local APICs; null: they are back.
+    void set_remote(RemoteApics* remote) { remote_ = remote; }
+    void redirections_changed() {
+        if (remote_) remote_->redirections_changed();
+    }
 
     // Delivers to every matching local APIC (one of them for lowest-priority). False when there was none.
     bool deliver(ApicMessage const& message);
@@ -38,6 +53,7 @@ public:
 
 private:
     Log& log_;
+    RemoteApics* remote_ = nullptr;
     std::vector<LocalApic*> local_;
     std::vector<IoApic*> io_;
     IrqInputs<ApicBus, 2> lint_;

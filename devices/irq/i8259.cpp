@@ -28,8 +28,9 @@ void I8259Pair::reset() {
     update();
 }
 
-Result<void> I8259Pair::load(StateReader& from) {
-    State loaded = TRY(load_state<State>(from));
+Result<void> I8259Pair::load(StateReader& from) { return adopt(TRY(load_state<State>(from))); }
+
+Result<void> I8259Pair::adopt(State const& loaded) {
     for (std::size_t i = 0; i < 2; ++i) {
         Chip const& chip = loaded.chips[i];
         if (chip.first > 7 || chip.expected_icw == 1 || chip.expected_icw > 4 || (chip.vector_base & 7) ||

@@ -58,6 +58,9 @@ public:
     void reset() override;
     void save(StateWriter& to) const override { save_state(to, state_); }
     Result<void> load(StateReader& from) override;
+    // Takes over a state, wherever it comes from; errors: values it cannot have.
+    Result<void> adopt(State const& state);
+    State const& state() const { return state_; }
 
     void set_input(unsigned irq, bool level);
     static constexpr unsigned cascade = 2; // the master's input the slave's INT drives

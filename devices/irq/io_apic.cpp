@@ -23,8 +23,9 @@ void IoApic::reset() {
     state_.redirection.fill(entry_masked);
 }
 
-Result<void> IoApic::load(StateReader& from) {
-    State loaded = TRY(load_state<State>(from));
+Result<void> IoApic::load(StateReader& from) { return adopt(TRY(load_state<State>(from))); }
+
+Result<void> IoApic::adopt(State const& loaded) {
     if ((loaded.id & ~id_mask) || loaded.lines >> pins)
         return error("the I/O APIC's state holds bits it does not have");
     for (std::uint64_t entry : loaded.redirection)
@@ -95,6 +96,7 @@ void IoApic::write_redirection(unsigned pin, std::uint64_t value) {
     // An edge-triggered entry has no Remote IRR: flipping a stuck entry to edge and back is how drivers without an EOI
     // register free it.
     if (!(entry & entry_level)) entry &= ~entry_remote_irr;
+    needs_.bus.redirections_changed();
     service_level(pin);
 }
 

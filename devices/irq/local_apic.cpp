@@ -64,8 +64,9 @@ void LocalApic::set_up_virtual_wire() {
     write_lvt(lint1, lvt_level | std::uint32_t(DeliveryMode::nmi) << 8);
 }
 
-Result<void> LocalApic::load(StateReader& from) {
-    State loaded = TRY(load_state<State>(from));
+Result<void> LocalApic::load(StateReader& from) { return adopt(TRY(load_state<State>(from))); }
+
+Result<void> LocalApic::adopt(State const& loaded) {
     constexpr Nanoseconds latest = INT64_MAX / 2;   // leaves room to add any period
     constexpr Nanoseconds max_count_ns = 1ll << 39; // 2^32 counts at divide-by-128
     bool bad_base = (loaded.apic_base & 0x2ff) || loaded.apic_base >> config_.physical_address_bits ||

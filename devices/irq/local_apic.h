@@ -125,8 +125,14 @@ public:
     void reset_by_init();
     void save(StateWriter& to) const override { save_state(to, state_); }
     Result<void> load(StateReader& from) override;
+    // Takes over a state, wherever it comes from; a timer without a deadline gets the one its count leads to. Errors:
+    // values it cannot have.
+    Result<void> adopt(State const& state);
 
-    State const& state() const { return state_; } // for `info lapic` and tests
+    State const& state() const { return state_; }
+    // Counts left of the one-shot or periodic timer, and how long one takes.
+    std::uint32_t timer_current() const;
+    std::uint64_t timer_tick_ns() const;
 
 private:
     bool enabled() const;
@@ -153,8 +159,6 @@ private:
     void enter_x2apic();
 
     bool timer_is(std::uint32_t mode) const;
-    std::uint64_t timer_tick_ns() const;
-    std::uint32_t timer_current() const;
     void run_timer_up_to_now();
     void set_timer_deadline(Nanoseconds deadline);
     void arm_timer();

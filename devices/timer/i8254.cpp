@@ -118,8 +118,9 @@ void I8254::reset() {
     counter0_changed();
 }
 
-Result<void> I8254::load(StateReader& from) {
-    State loaded = TRY(load_state<State>(from));
+Result<void> I8254::load(StateReader& from) { return adopt(TRY(load_state<State>(from))); }
+
+Result<void> I8254::adopt(State const& loaded) {
     constexpr std::int64_t latest = INT64_MAX / 4; // no sum of ticks overflows
     for (Counter const& c : loaded.counters) {
         if (c.period < 1 || c.period > 65536 || c.count_register > 65536 || c.control > 0x3f || c.held < 0 ||
@@ -129,8 +130,9 @@ Result<void> I8254::load(StateReader& from) {
     if (loaded.next_interrupt < -1 || loaded.next_interrupt > latest)
         return error("the interval timer's state holds an impossible time");
     state_ = loaded;
+    if (state_.next_interrupt < 0) return counter0_changed(), Result<void>();
     timer_.cancel();
-    if (state_.next_interrupt >= 0) timer_.arm(state_.next_interrupt);
+    timer_.arm(state_.next_interrupt);
     needs_.out0.set(out(0));
     return {};
 }

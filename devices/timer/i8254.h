@@ -59,6 +59,10 @@ public:
     void reset() override;
     void save(StateWriter& to) const override { save_state(to, state_); }
     Result<void> load(StateReader& from) override;
+    // Takes over a state, wherever it comes from; without a next interrupt it works that out. Errors: values it cannot
+    // have.
+    Result<void> adopt(State const& state);
+    State const& state() const { return state_; }
 
 private:
     std::int64_t tick() const { return clock.ticks_at(needs_.timers.now()); }

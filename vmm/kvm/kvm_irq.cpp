@@ -55,20 +55,22 @@ Result<void> KvmIrqs::set_pc_routes() {
     return commit();
 }
 
+void KvmIrqs::stage_msi(unsigned gsi, MsiMessage message, bool remove) {
+    std::erase_if(routes_, [&](auto const& e) { return e.gsi == gsi && e.type == KVM_IRQ_ROUTING_MSI; });
+    if (remove) return;
+    kvm_irq_routing_entry entry{};
+    entry.gsi = gsi;
+    entry.type = KVM_IRQ_ROUTING_MSI;
+    entry.u.msi.address_lo = std::uint32_t(message.address);
+    entry.u.msi.address_hi = std::uint32_t(message.address >> 32);
+    entry.u.msi.data = message.data;
+    routes_.push_back(entry);
+}
+
 Result<void> KvmIrqs::route_msi(unsigned gsi, MsiMessage message) {
-    auto found =
-        std::ranges::find_if(routes_, [&](auto const& e) { return e.gsi == gsi && e.type == KVM_IRQ_ROUTING_MSI; });
-    if (found == routes_.end()) {
-        if (routes_.size() >= max_routes) return error("more than {} interrupt routes", max_routes);
-        routes_.push_back({});
-        found = routes_.end() - 1;
-    }
-    *found = {};
-    found->gsi = gsi;
-    found->type = KVM_IRQ_ROUTING_MSI;
-    found->u.msi.address_lo = std::uint32_t(message.address);
-    found->u.msi.address_hi = std::uint32_t(message.address >> 32);
-    found->u.msi.data = message.data;
+    bool known = std::ranges::any_of(routes_, [&](auto const& e) { return e.gsi == gsi; });
+    if (!known && routes_.size() >= max_routes) return error("more than {} interrupt routes", max_routes);
+    stage_msi(gsi, message, false);
     return commit();
 }
 

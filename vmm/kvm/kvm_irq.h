@@ -34,6 +34,10 @@ public:
     // Adds or changes a GSI (24 and up) that is an MSI message.
     Result<void> route_msi(unsigned gsi, MsiMessage message);
 
+    // The same without telling the kernel, for many at once; `remove` takes the route away. Then commit().
+    void stage_msi(unsigned gsi, MsiMessage message, bool remove);
+    Result<void> commit();
+
     // An eventfd whose signal raises `gsi`. With `resample_fd` (level interrupts) the kernel lowers it on EOI and
     // signals that fd, so that the owner may raise it again.
     Result<void> attach_irqfd(int fd, unsigned gsi, int resample_fd = -1);
@@ -45,7 +49,6 @@ public:
 
 private:
     Result<void> ioeventfd(int fd, IoEvent const& event, bool attach);
-    Result<void> commit();
     KvmMachine& machine_;
     std::vector<kvm_irq_routing_entry> routes_;
 };

@@ -79,6 +79,7 @@ Result<void> KvmVcpu::open() {
     }
     xsave_layout_ = XsaveLayout::of_host();
     kernel_apic_ = machine_.options().irqchip != KernelIrqchip::off;
+    injects_ = machine_.options().irqchip != KernelIrqchip::on;
     return {};
 }
 
@@ -155,6 +156,7 @@ bool KvmVcpu::has_work() const {
     if (exit_asked_.load(std::memory_order_seq_cst) || machine_.broken()) return true;
     constexpr std::uint32_t startup = 1u << unsigned(CpuSignal::init) | 1u << unsigned(CpuSignal::sipi);
     std::uint32_t waiting = signals_.load(std::memory_order_seq_cst);
+    if (kernel_apic_ && activity_ != x86::Activity::shutdown) return true; // KVM_RUN waits
     switch (activity_) {
     case x86::Activity::running: return true;
     case x86::Activity::halted: return waiting || wakes_from_halt();
@@ -200,7 +202,7 @@ std::optional<ExitReason> KvmVcpu::before_entry() {
         }
         if (auto reason = take_signals()) return reason;
     }
-    switch (activity_) {
+    switch (kernel_apic_ && activity_ != x86::Activity::shutdown ? x86::Activity::running : activity_) {
     case x86::Activity::running: break;
     case x86::Activity::wait_for_sipi: return ExitReason::wait_for_sipi;
     case x86::Activity::shutdown: return ExitReason::shutdown;
@@ -208,7 +210,7 @@ std::optional<ExitReason> KvmVcpu::before_entry() {
         if (!wakes_from_halt()) return ExitReason::halted;
         activity_ = x86::Activity::running;
     }
-    if (!kernel_apic_ && !inject()) return ExitReason::internal_error;
+    if (injects_ && !inject()) return ExitReason::internal_error;
     return std::nullopt;
 }
 
@@ -362,6 +364,7 @@ x86::State KvmVcpu::state() const {
     from_kvm(events, s);
     get_msrs(s);
     s.activity = activity_;
+    if (kernel_apic_ && activity_ != x86::Activity::shutdown) s.activity = kernel_activity();
     std::uint32_t waiting = signals_.load(std::memory_order_seq_cst);
     s.nmi_pending |= (waiting >> unsigned(CpuSignal::nmi) & 1) != 0;
     s.smi_pending |= (waiting >> unsigned(CpuSignal::smi) & 1) != 0;
@@ -369,6 +372,51 @@ x86::State KvmVcpu::state() const {
     s.sipi_pending = waiting >> unsigned(CpuSignal::sipi) & 1;
     s.sipi_vector = sipi_vector_.load(std::memory_order_relaxed);
     return s;
+}
+
+x86::Activity KvmVcpu::kernel_activity() const {
+    kvm_mp_state mp{};
+    if (!check("KVM_GET_MP_STATE", call(KVM_GET_MP_STATE, &mp))) return activity_;
+    switch (mp.mp_state) {
+    case KVM_MP_STATE_UNINITIALIZED:
+    case KVM_MP_STATE_INIT_RECEIVED: return x86::Activity::wait_for_sipi;
+    case KVM_MP_STATE_HALTED: return x86::Activity::halted;
+    default: return x86::Activity::running;
+    }
+}
+
+bool KvmVcpu::set_kernel_activity(x86::Activity activity) {
+    kvm_mp_state mp{.mp_state = KVM_MP_STATE_RUNNABLE};
+    if (activity == x86::Activity::halted) mp.mp_state = KVM_MP_STATE_HALTED;
+    if (activity == x86::Activity::wait_for_sipi) mp.mp_state = KVM_MP_STATE_INIT_RECEIVED;
+    return check("KVM_SET_MP_STATE", call(KVM_SET_MP_STATE, &mp));
+}
+
+Result<KernelApic> KvmVcpu::kernel_apic() const {
+    KernelApic apic;
+    apic.tsc_hz = tsc_hz_;
+    kvm_sregs sregs{};
+    if (int result = call(KVM_GET_SREGS, &sregs); result < 0) return kvm_error("KVM_GET_SREGS", result);
+    apic.apic_base = sregs.apic_base;
+    if (int result = call(KVM_GET_LAPIC, &apic.page); result < 0) return kvm_error("KVM_GET_LAPIC", result);
+    std::vector<kvm_msr_entry> msrs{msr_entry(x86::msr::tsc, 0), msr_entry(x86::msr::tsc_deadline, 0)};
+    int result = transfer_msrs(machine_.api(), vcpu_.get(), abi::get_msrs, msrs, [](std::uint32_t) {});
+    if (result < 0) return kvm_error("KVM_GET_MSRS", result);
+    for (kvm_msr_entry const& e : msrs) (e.index == x86::msr::tsc ? apic.tsc : apic.tsc_deadline) = e.data;
+    return apic;
+}
+
+Result<void> KvmVcpu::set_kernel_apic(KernelApic const& apic) {
+    kvm_sregs sregs{};
+    if (int result = call(KVM_GET_SREGS, &sregs); result < 0) return kvm_error("KVM_GET_SREGS", result);
+    sregs.apic_base = apic.apic_base;
+    if (int result = call(KVM_SET_SREGS, &sregs); result < 0) return kvm_error("KVM_SET_SREGS", result);
+    kvm_lapic_state page = apic.page;
+    if (int result = call(KVM_SET_LAPIC, &page); result < 0) return kvm_error("KVM_SET_LAPIC", result);
+    std::vector<kvm_msr_entry> msrs{msr_entry(x86::msr::tsc_deadline, apic.tsc_deadline)};
+    int result = transfer_msrs(machine_.api(), vcpu_.get(), abi::set_msrs, msrs, [](std::uint32_t) {});
+    if (result < 0) return kvm_error("KVM_SET_MSRS", result);
+    return {};
 }
 
 void KvmVcpu::get_msrs(x86::State& s) const {
@@ -424,6 +472,7 @@ void KvmVcpu::set_state(x86::State const& s) {
     set_msrs(s);
     if (!check("KVM_SET_VCPU_EVENTS", call(KVM_SET_VCPU_EVENTS, &events))) return;
     activity_ = s.activity;
+    if (kernel_apic_ && activity_ != x86::Activity::shutdown && !set_kernel_activity(activity_)) return;
     if_flag_ = s.rflags & x86::flag::if_;
     run_->ready_for_interrupt_injection = 0; // not known until the next exit
     needs_completion_ = false;

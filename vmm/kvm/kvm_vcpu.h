@@ -27,6 +27,14 @@ struct GuestDebug {
     std::vector<Hardware> hardware{}; // at most 4
 };
 
+// A local APIC in the kernel.
+struct KernelApic {
+    std::uint64_t apic_base = 0;
+    std::uint64_t tsc_deadline = 0;    // in ticks of `tsc`
+    std::uint64_t tsc = 0, tsc_hz = 0; // the guest's counter at the moment of the look; ignored when set
+    kvm_lapic_state page{};
+};
+
 class KvmVcpu final : public Vcpu, private GateUser {
 public:
     struct Config {
@@ -56,6 +64,9 @@ public:
     Result<void> set_guest_debug(GuestDebug const& request);
     // Where and why the last ExitReason::debug came.
     kvm_debug_exit_arch const& debug_exit() const { return debug_exit_; }
+    // kernel-irqchip=on|split, while out of run().
+    Result<KernelApic> kernel_apic() const;
+    Result<void> set_kernel_apic(KernelApic const& apic);
     // Times the guest came out to userspace.
     std::uint64_t exits() const { return exits_; }
     int fd() const { return vcpu_.get(); }
@@ -103,6 +114,8 @@ private:
     std::string instruction_bytes() const;
 
     // --- state ---
+    x86::Activity kernel_activity() const;
+    bool set_kernel_activity(x86::Activity activity);
     void get_msrs(x86::State& s) const;
     void set_msrs(x86::State const& s);
     void set_tsc(x86::State const& s);
@@ -117,7 +130,8 @@ private:
     XsaveLayout xsave_layout_;
     mutable std::vector<std::uint32_t> msrs_; // those of the state the host takes
 
-    bool kernel_apic_ = false;
+    bool kernel_apic_ = false;      // KVM has the local APIC, and with it HLT, INIT and SIPI
+    bool injects_ = true;           // external interrupts come from the bus: all of them, or the PIC's (split)
     bool needs_completion_ = false; // an I/O exit whose instruction KVM finishes at the next entry
     bool complete_only_ = false;    // that entry must not run the guest
     x86::Activity activity_ = x86::Activity::running;

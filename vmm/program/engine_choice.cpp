@@ -39,13 +39,10 @@ Result<kvm::KernelIrqchip> parse_irqchip(std::string const& value) {
 }
 
 Result<kvm::KvmOptions> kvm_options(Config const& config, AccelConfig const& accel) {
-    kvm::KvmOptions options;
+    kvm::KvmOptions options{.irqchip = kvm::KernelIrqchip::on};
     std::string const* irqchip = accel.properties.find("kernel-irqchip");
     if (!irqchip) irqchip = config.machine.properties.find("kernel-irqchip");
     if (irqchip) options.irqchip = TRY(parse_irqchip(*irqchip));
-    if (options.irqchip != kvm::KernelIrqchip::off)
-        return error("kernel-irqchip={} is not built yet; kernel-irqchip=off keeps the interrupt controllers in vmm",
-                     *irqchip);
     if (std::string const* size = accel.properties.find("dirty-ring-size")) {
         std::uint64_t entries = TRY(parse_number("dirty-ring-size", *size));
         if (entries && (entries < 1024 || entries > 65536 || !is_power_of_two(entries)))

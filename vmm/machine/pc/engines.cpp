@@ -1,6 +1,7 @@
 #include "vmm/machine/pc/engines.h"
 
 #include "vmm/kvm/kvm_vcpu.h"
+#include "vmm/machine/pc/kernel_controllers.h"
 #include "vmm/tcg/engine/x86_vcpu.h"
 #include "vmm/tcg/x64/backend.h"
 
@@ -67,14 +68,19 @@ private:
 
 class KvmEngine final : public Engine {
 public:
-    explicit KvmEngine(std::unique_ptr<kvm::KvmMachine> machine) : machine_(std::move(machine)) {}
+    KvmEngine(std::unique_ptr<kvm::KvmMachine> machine, Log& log) : machine_(std::move(machine)) {
+        if (machine_->options().irqchip != kvm::KernelIrqchip::off) controllers_.emplace(*machine_, log);
+    }
     Result<std::unique_ptr<Vcpu>> make_vcpu(CpuBus& bus, x86::CpuModel const& model, CpuPlace place) override {
         if (!std::exchange(has_memory_, true)) TRY(machine_->use_memory(bus.memory()));
         auto vcpu = TRY(kvm::KvmVcpu::create(
             {.machine = *machine_, .bus = bus, .model = model, .cpuid = cpuid_of(place), .bsp = place.bsp}));
+        if (controllers_) controllers_->add_vcpu(*vcpu);
         return std::unique_ptr<Vcpu>(std::move(vcpu));
     }
+    KernelControllers* controllers() override { return controllers_ ? &*controllers_ : nullptr; }
     void release_memory() override {
+        if (controllers_) controllers_->forget_vcpus();
         machine_->detach_memory();
         has_memory_ = false;
     }
@@ -82,6 +88,7 @@ public:
 
 private:
     std::unique_ptr<kvm::KvmMachine> machine_;
+    std::optional<KernelControllers> controllers_;
     bool has_memory_ = false;
 };
 
@@ -94,7 +101,7 @@ std::unique_ptr<Engine> make_tcg_engine(TcgOptions options, Log& log) {
 Result<std::unique_ptr<Engine>> make_kvm_engine(kvm::KvmApi& api, kvm::HostFacts const& host, kvm::KvmOptions options,
                                                 Log& log) {
     auto machine = TRY(kvm::KvmMachine::create(api, log, host, options));
-    return std::unique_ptr<Engine>(new KvmEngine(std::move(machine)));
+    return std::unique_ptr<Engine>(new KvmEngine(std::move(machine), log));
 }
 
 } // namespace vmm

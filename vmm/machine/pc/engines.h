@@ -12,6 +12,8 @@
 
 namespace vmm {
 
+class KernelControllers;
+
 // Where a vCPU stands in the machine.
 struct CpuPlace {
     unsigned index = 0;
@@ -28,6 +30,8 @@ public:
     virtual Result<std::unique_ptr<Vcpu>> make_vcpu(CpuBus& bus, x86::CpuModel const& model, CpuPlace place) = 0;
     // The machine's memory is about to end. The vCPUs are gone.
     virtual void release_memory() {}
+    // Interrupt controllers that come with the engine; null: the board's are all there are.
+    virtual KernelControllers* controllers() { return nullptr; }
     // What CPU models are cut down to.
     virtual x86::FeatureSet features() const = 0;
 };

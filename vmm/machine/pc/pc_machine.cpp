@@ -49,8 +49,13 @@ Result<std::unique_ptr<PcMachine>> PcMachine::create(PcConfig config, Needs need
 PcMachine::PcMachine(PcConfig config, Needs needs, std::unique_ptr<RamBlock> ram)
     : config_(std::move(config)), needs_(std::move(needs)), device_lock_(needs_.device_lock), ram_(std::move(ram)),
       apic_bus_(needs_.log), pic_({.intr = apic_bus_.lint(0), .log = needs_.log}),
-      io_apic_({.bus = apic_bus_, .log = needs_.log}, {}),
-      hpet_({.timers = timers_, .irq0 = isa_irqs_[0], .irq8 = isa_irqs_[8], .pins = io_apic_pins(), .msi = &apic_bus_},
+      io_apic_({.bus = apic_bus_, .log = needs_.log}, {}), kernel_irqs_(needs_.engine.controllers()),
+      hpet_({.timers = timers_,
+             .irq0 = isa_irqs_[0],
+             .irq8 = isa_irqs_[8],
+             .pins = io_apic_pins(),
+             .msi = &apic_bus_,
+             .replacing = kernel_irqs_ ? &kernel_irqs_->pit_replaced() : nullptr},
             {}),
       pit_({.out0 = hpet_.pit_input(), .timers = timers_}),
       rtc_({.irq = hpet_.rtc_input(), .timers = timers_, .wall = rtc_clock()},
@@ -69,6 +74,12 @@ PcMachine::PcMachine(PcConfig config, Needs needs, std::unique_ptr<RamBlock> ram
     for (unsigned irq = 0; irq < isa_irqs_.size(); ++irq) {
         isa_irqs_[irq].pic = &pic_.input(irq);
         isa_irqs_[irq].io_apic = irq == 2 ? nullptr : &io_apic_.input(irq == 0 ? 2 : irq); // the MADT's override
+        isa_irqs_[irq].gsi = irq;
+    }
+    for (unsigned pin = 0; pin < pins_.size(); ++pin) pins_[pin].io_apic = &io_apic_.input(pin), pins_[pin].gsi = pin;
+    if (kernel_irqs_ && kernel_irqs_->has_pins()) {
+        for (IsaIrq& irq : isa_irqs_) irq.kernel = kernel_irqs_;
+        for (IsaIrq& pin : pins_) pin.kernel = kernel_irqs_;
     }
     apic_bus_.attach(io_apic_);
     map_ram();
@@ -129,7 +140,7 @@ void PcMachine::map_ram() {
 
 std::vector<dev::IrqLine*> PcMachine::io_apic_pins() {
     std::vector<dev::IrqLine*> pins;
-    for (unsigned pin = 0; pin < dev::IoApic::pins; ++pin) pins.push_back(&io_apic_.input(pin));
+    for (IsaIrq& pin : pins_) pins.push_back(&pin);
     return pins;
 }
 
@@ -190,7 +201,7 @@ void PcMachine::map_ports() {
     if (config_.testdev) {
         std::vector<dev::IrqLine*> lines;
         for (unsigned pin = 0; pin < dev::IoApic::pins; ++pin)
-            lines.push_back(pin < 16 ? static_cast<dev::IrqLine*>(&isa_irqs_[pin]) : &io_apic_.input(pin));
+            lines.push_back(pin < 16 ? &isa_irqs_[pin] : &pins_[pin]);
         testdev_.emplace(lines);
         using T = dev::PcTestdev;
         port("testdev", T::latch_port, 4, testdev_->latch(), T::latch_rules);
@@ -242,7 +253,25 @@ Result<void> PcMachine::make_cpus() {
         cpu.bus->connect(*cpu.vcpu, *cpu.thread);
         cpus_.push_back(std::move(cpu));
     }
+    if (!kernel_irqs_) return {};
+    KernelControllers::Board board{.device_lock = device_lock_,
+                                   .bus = apic_bus_,
+                                   .pic = pic_,
+                                   .io_apic = io_apic_,
+                                   .pit = pit_,
+                                   .apics = {},
+                                   .clock = clock_,
+                                   .io_apic_base = io_apic_base};
+    for (Cpu& cpu : cpus_) board.apics.push_back(cpu.apic.get());
+    kernel_irqs_->set_board(std::move(board));
     return {};
+}
+
+// Every vCPU is out of guest code, device lock held.
+void PcMachine::hand_over_interrupts(Result<void> (KernelControllers::*how)()) {
+    if (!kernel_irqs_) return;
+    if (auto done = (kernel_irqs_->*how)(); !done)
+        needs_.loop.post([this, text = done.error().message()] { needs_.events.on_internal_error(text); });
 }
 
 void PcMachine::make_timers_run() {
@@ -327,6 +356,7 @@ void PcMachine::start() {
     {
         MutexLock lock(device_lock_);
         clock_.start();
+        hand_over_interrupts(&KernelControllers::take_over);
     }
     needs_.loop.wake();
     resume_all();
@@ -336,6 +366,7 @@ void PcMachine::stop() {
     running_ = false;
     park_all();
     MutexLock lock(device_lock_);
+    hand_over_interrupts(&KernelControllers::hand_back);
     clock_.stop();
 }
 
@@ -366,9 +397,11 @@ Result<void> PcMachine::reset() {
     park_all();
     {
         MutexLock lock(device_lock_);
+        hand_over_interrupts(&KernelControllers::hand_back);
         reset_devices();
         for (unsigned n = 0; n < cpus_.size(); ++n) cpus_[n].vcpu->reset(n == 0);
         if (kernel_) TRY(prepare_boot());
+        if (running_) hand_over_interrupts(&KernelControllers::take_over);
     }
     if (running_) resume_all();
     return {};

@@ -29,6 +29,7 @@
 #include "vmm/base/timer_queue.h"
 #include "vmm/cpu/x86/cpu_model.h"
 #include "vmm/machine/pc/engines.h"
+#include "vmm/machine/pc/kernel_controllers.h"
 #include "vmm/machine/pc/pc_cpu_bus.h"
 #include "vmm/machine/vcpu_thread.h"
 
@@ -119,11 +120,14 @@ public:
     std::vector<std::string> const& notes() const;
 
 private:
-    // One ISA interrupt: the 8259 input and the I/O APIC pin it is soldered to.
+    // One interrupt: the 8259 input and the I/O APIC pin it is soldered to, or the same of the engine's controllers.
     struct IsaIrq final : dev::IrqLine {
         dev::IrqLine* pic = nullptr;
         dev::IrqLine* io_apic = nullptr;
+        KernelControllers* kernel = nullptr;
+        unsigned gsi = 0;
         void set(bool level) override {
+            if (kernel && kernel->drive(gsi, level)) return;
             if (pic) pic->set(level);
             if (io_apic) io_apic->set(level);
         }
@@ -167,6 +171,7 @@ private:
     void map_ports();
     std::uint32_t apic_id(unsigned cpu) const;
     Result<void> make_cpus();
+    void hand_over_interrupts(Result<void> (KernelControllers::*how)());
     void make_timers_run();
     void update_a20();
     void bound_views(AddressSpace& space);
@@ -198,7 +203,9 @@ private:
     dev::ApicBus apic_bus_;
     dev::I8259Pair pic_;
     dev::IoApic io_apic_;
+    KernelControllers* kernel_irqs_; // the engine's, or null
     std::array<IsaIrq, 16> isa_irqs_;
+    std::array<IsaIrq, dev::IoApic::pins> pins_; // the I/O APIC's alone
     Trigger reset_line_;
     A20Source a20_port92_, a20_keyboard_;
     Power power_;

@@ -1,0 +1,33 @@
+// The states of KVM's interrupt controllers and timer to and from those of our devices, which are the one format they
+// are saved in. Pure conversions; KernelControllers makes the calls.
+#pragma once
+#include "devices/irq/i8259.h"
+#include "devices/irq/io_apic.h"
+#include "devices/irq/local_apic.h"
+#include "devices/timer/i8254.h"
+#include "vmm/kvm/kvm_vcpu.h"
+
+#include <linux/kvm.h>
+
+#include <array>
+#include <cstdint>
+
+namespace vmm {
+
+// What devices drive the pins with belongs to the devices: `lines` has a bit for each ISA input.
+kvm_pic_state to_kvm(dev::I8259Pair::Chip const& chip, unsigned index, std::uint16_t lines);
+dev::I8259Pair::Chip from_kvm(kvm_pic_state const& chip, unsigned index, std::uint16_t lines);
+
+kvm_ioapic_state to_kvm(dev::IoApic::State const& state, std::uint64_t base);
+dev::IoApic::State from_kvm(kvm_ioapic_state const& state, std::uint32_t lines);
+
+// `now`: virtual time, at which our APIC timers and time stamp counter stand. `k.page` keeps what is the kernel's own
+// (the version); `k.tsc` and `k.tsc_hz` are the kernel's counter at that moment.
+void to_kvm(dev::LocalApic const& apic, kvm::KernelApic& k, Nanoseconds now);
+dev::LocalApic::State from_kvm(kvm::KernelApic const& k, Nanoseconds now);
+
+// The kernel's PIT counts in host time (CLOCK_MONOTONIC), `host_now`; it starts each count anew when it is loaded.
+kvm_pit_state2 to_kvm(dev::I8254::State const& state, Nanoseconds host_now);
+dev::I8254::State from_kvm(kvm_pit_state2 const& state, Nanoseconds virtual_now, Nanoseconds host_now);
+
+} // namespace vmm

@@ -1,0 +1,178 @@
+#include "vmm/machine/pc/kernel_controllers.h"
+
+namespace vmm {
+
+namespace {
+constexpr std::uint64_t entry_level = 1u << 15, entry_masked = 1u << 16, entry_logical = 1u << 11;
+
+kvm_irqchip chip_request(unsigned id) {
+    kvm_irqchip chip{};
+    chip.chip_id = id;
+    return chip;
+}
+} // namespace
+
+KernelControllers::KernelControllers(kvm::KvmMachine& machine, Log& log)
+    : machine_(machine), irqs_(machine), log_(log) {}
+
+template <class T> Result<void> KernelControllers::vm_call(char const* name, unsigned long request, T* argument) {
+    int result = machine_.api().ioctl(machine_.vm_fd(), request, argument);
+    if (result < 0) return kvm::kvm_error(name, result);
+    return {};
+}
+
+void KernelControllers::set_board(Board board) {
+    board_.emplace(std::move(board));
+    machine_.set_eoi_handler([this](std::uint8_t vector) { end_of_interrupt(vector); });
+}
+
+// On a vCPU's thread, without the device lock.
+void KernelControllers::end_of_interrupt(std::uint8_t vector) {
+    MutexLock lock(board_->device_lock);
+    board_->bus.broadcast_eoi(vector);
+}
+
+Result<void> KernelControllers::take_over() {
+    if (live_) return {};
+    if (has_pins()) TRY(irqs_.set_pc_routes());
+    TRY(push_apics());
+    if (has_pins()) TRY(push_chips());
+    if (clock_) {
+        kvm_clock_data data{};
+        data.clock = *clock_;
+        TRY(vm_call("KVM_SET_CLOCK", KVM_SET_CLOCK, &data));
+    }
+    live_ = true;
+    board_->bus.set_remote(this);
+    for (dev::LocalApic* apic : board_->apics) apic->reset();
+    if (has_pins()) {
+        board_->pit.reset();
+        board_->pic.reset();
+        board_->io_apic.reset();
+        TRY(assert_levels());
+    } else {
+        redirections_changed();
+    }
+    return {};
+}
+
+Result<void> KernelControllers::hand_back() {
+    if (!live_) return {};
+    live_ = false;
+    board_->bus.set_remote(nullptr);
+    kvm_clock_data data{};
+    TRY(vm_call("KVM_GET_CLOCK", KVM_GET_CLOCK, &data));
+    clock_ = data.clock;
+    TRY(pull_apics());
+    if (has_pins()) TRY(pull_chips());
+    return {};
+}
+
+Result<void> KernelControllers::push_apics() {
+    for (std::size_t n = 0; n < vcpus_.size(); ++n) {
+        kvm::KernelApic apic = TRY(vcpus_[n]->kernel_apic());
+        to_kvm(*board_->apics[n], apic, board_->clock.now());
+        TRY(vcpus_[n]->set_kernel_apic(apic));
+    }
+    return {};
+}
+
+Result<void> KernelControllers::pull_apics() {
+    for (std::size_t n = 0; n < vcpus_.size(); ++n) {
+        kvm::KernelApic apic = TRY(vcpus_[n]->kernel_apic());
+        dev::LocalApic::State state = from_kvm(apic, board_->clock.now());
+        state.lint_level = board_->apics[n]->state().lint_level;
+        TRY(board_->apics[n]->adopt(state));
+    }
+    return {};
+}
+
+Result<void> KernelControllers::push_pit() {
+    kvm_pit_state2 pit = to_kvm(board_->pit.state(), host_monotonic());
+    pit.flags = pit_replaced_.level ? KVM_PIT_FLAGS_HPET_LEGACY : 0;
+    return vm_call("KVM_SET_PIT2", KVM_SET_PIT2, &pit);
+}
+
+Result<void> KernelControllers::push_chips() {
+    for (unsigned n = 0; n < 2; ++n) {
+        kvm_irqchip chip = chip_request(n == 0 ? KVM_IRQCHIP_PIC_MASTER : KVM_IRQCHIP_PIC_SLAVE);
+        chip.chip.pic = to_kvm(board_->pic.state().chips[n], n, std::uint16_t(levels_));
+        TRY(vm_call("KVM_SET_IRQCHIP", KVM_SET_IRQCHIP, &chip));
+    }
+    kvm_irqchip chip = chip_request(KVM_IRQCHIP_IOAPIC);
+    chip.chip.ioapic = to_kvm(board_->io_apic.state(), board_->io_apic_base);
+    TRY(vm_call("KVM_SET_IRQCHIP", KVM_SET_IRQCHIP, &chip));
+    return push_pit();
+}
+
+// The kernel's pins forget who drove them: level-triggered ones are driven again, for the others that would be an edge.
+Result<void> KernelControllers::assert_levels() {
+    kvm_irqchip chip = chip_request(KVM_IRQCHIP_IOAPIC),
+                pics[2] = {chip_request(KVM_IRQCHIP_PIC_MASTER), chip_request(KVM_IRQCHIP_PIC_SLAVE)};
+    TRY(vm_call("KVM_GET_IRQCHIP", KVM_GET_IRQCHIP, &chip));
+    for (kvm_irqchip& pic : pics) TRY(vm_call("KVM_GET_IRQCHIP", KVM_GET_IRQCHIP, &pic));
+    for (unsigned gsi = 0; gsi < dev::IoApic::pins; ++gsi) {
+        bool level = chip.chip.ioapic.redirtbl[gsi].bits & entry_level;
+        if (gsi < 16) level |= pics[gsi / 8].chip.pic.elcr >> (gsi & 7) & 1;
+        if (level && (levels_ >> gsi & 1)) TRY(irqs_.set_line(gsi, true));
+    }
+    return {};
+}
+
+Result<void> KernelControllers::pull_chips() {
+    kvm_pit_state2 pit{};
+    TRY(vm_call("KVM_GET_PIT2", KVM_GET_PIT2, &pit));
+    TRY(board_->pit.adopt(from_kvm(pit, board_->clock.now(), host_monotonic())));
+    dev::I8259Pair::State pics;
+    for (unsigned n = 0; n < 2; ++n) {
+        kvm_irqchip chip = chip_request(n == 0 ? KVM_IRQCHIP_PIC_MASTER : KVM_IRQCHIP_PIC_SLAVE);
+        TRY(vm_call("KVM_GET_IRQCHIP", KVM_GET_IRQCHIP, &chip));
+        pics.chips[n] = from_kvm(chip.chip.pic, n, std::uint16_t(levels_));
+    }
+    TRY(board_->pic.adopt(pics));
+    kvm_irqchip chip = chip_request(KVM_IRQCHIP_IOAPIC);
+    TRY(vm_call("KVM_GET_IRQCHIP", KVM_GET_IRQCHIP, &chip));
+    // Pin 2 is the timer's, GSI 0.
+    std::uint32_t lines = (levels_ & ~5u) | (levels_ & 1) << 2;
+    return board_->io_apic.adopt(from_kvm(chip.chip.ioapic, lines));
+}
+
+bool KernelControllers::drive(unsigned gsi, bool level) {
+    std::uint32_t bit = 1u << gsi;
+    bool changed = bool(levels_ & bit) != level;
+    levels_ = level ? levels_ | bit : levels_ & ~bit;
+    if (!live_) return false;
+    if (!changed) return true;
+    if (auto done = irqs_.set_line(gsi, level); !done) log_.warn("{}", done.error().message());
+    return true;
+}
+
+void KernelControllers::PitReplaced::set(bool on) {
+    if (std::exchange(level, on) == on || !owner.live_ || !owner.has_pins()) return;
+    kvm_pit_state2 pit{};
+    auto done = owner.vm_call("KVM_GET_PIT2", KVM_GET_PIT2, &pit);
+    pit.flags = on ? pit.flags | KVM_PIT_FLAGS_HPET_LEGACY : pit.flags & ~KVM_PIT_FLAGS_HPET_LEGACY;
+    if (done) done = owner.vm_call("KVM_SET_PIT2", KVM_SET_PIT2, &pit);
+    if (!done) owner.log_.warn("{}", done.error().message());
+}
+
+void KernelControllers::send(std::uint64_t address, std::uint32_t data) {
+    if (auto done = irqs_.signal_msi({.address = address, .data = data}); !done)
+        log_.warn("{}", done.error().message());
+}
+
+// kernel-irqchip=split: the kernel tells of the end of an interrupt whose vector a level-triggered route of GSIs 0 to
+// 23 has (KVM API, KVM_CAP_SPLIT_IRQCHIP).
+void KernelControllers::redirections_changed() {
+    if (has_pins() || !live_) return;
+    for (unsigned pin = 0; pin < dev::IoApic::pins; ++pin) {
+        std::uint64_t entry = board_->io_apic.state().redirection[pin];
+        kvm::MsiMessage message;
+        message.address = dev::ApicBus::msi_base | (entry >> 56) << 12 | (entry & entry_logical ? 4 : 0);
+        message.data = std::uint32_t(entry & 0x7ff) | (entry & entry_level ? 0xc000u : 0);
+        irqs_.stage_msi(pin, message, entry & entry_masked);
+    }
+    if (auto done = irqs_.commit(); !done) log_.warn("{}", done.error().message());
+}
+
+} // namespace vmm

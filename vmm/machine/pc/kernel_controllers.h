@@ -1,0 +1,82 @@
+// KernelControllers: interrupt controllers and timer that KVM runs in the host's kernel in place of the board's own.
+//
+// The board keeps its devices. While the machine runs they rest, and the kernel's chips have their state
+// (kernel-irqchip =on: both PICs, I/O APIC, PIT and local APICs; split: the local APICs). When it stops the state comes
+// back: so a saved machine, a reset and `info pic` look the same whoever runs the chips.
+#pragma once
+#include "devices/core/irq_line.h"
+#include "vmm/base/thread_annotations.h"
+#include "vmm/kvm/kvm_irq.h"
+#include "vmm/machine/pc/kernel_chips.h"
+
+#include <array>
+#include <vector>
+
+namespace vmm {
+
+// Device lock held for every member but add_vcpu and forget_vcpus, and where one says otherwise.
+class KernelControllers final : public dev::RemoteApics {
+public:
+    // `machine` outlives it and has kernel-irqchip=on or split.
+    KernelControllers(kvm::KvmMachine& machine, Log& log);
+
+    // In the order of the local APICs.
+    void add_vcpu(kvm::KvmVcpu& vcpu) { vcpus_.push_back(&vcpu); }
+    void forget_vcpus() { vcpus_.clear(), live_ = false; }
+
+    struct Board {
+        Mutex& device_lock;
+        dev::ApicBus& bus;
+        dev::I8259Pair& pic;
+        dev::IoApic& io_apic;
+        dev::I8254& pit;
+        std::vector<dev::LocalApic*> apics;
+        Clock const& clock;
+        std::uint64_t io_apic_base = 0;
+    };
+    // The devices of the board, once; they outlive its use.
+    void set_board(Board board);
+    // The vCPUs are out of guest code. The kernel takes the devices' state over, and the devices rest in their reset
+    // state; or the other way. Nothing when that is so already. Errors: a call the kernel refuses.
+    Result<void> take_over();
+    Result<void> hand_back();
+
+    // Whether PIC, I/O APIC and PIT are the kernel's too; then every pin's level goes through drive().
+    bool has_pins() const { return machine_.options().irqchip == kvm::KernelIrqchip::on; }
+    // Remembers the level; true when the kernel's chips took it, false when the board's are to.
+    bool drive(unsigned gsi, bool level);
+    // Asserted while an HPET stands in for the PIT.
+    dev::IrqLine& pit_replaced() { return pit_replaced_; }
+
+    void send(std::uint64_t address, std::uint32_t data) override;
+    void redirections_changed() override;
+
+private:
+    struct PitReplaced final : dev::IrqLine {
+        KernelControllers& owner;
+        bool level = false;
+        explicit PitReplaced(KernelControllers& o) : owner(o) {}
+        void set(bool on) override;
+    };
+    template <class T> Result<void> vm_call(char const* name, unsigned long request, T* argument);
+    Result<void> push_apics();
+    Result<void> pull_apics();
+    Result<void> push_chips();
+    Result<void> pull_chips();
+    Result<void> push_pit();
+    Result<void> assert_levels();
+    void end_of_interrupt(std::uint8_t vector);
+
+    kvm::KvmMachine& machine_;
+    kvm::KvmIrqs irqs_;
+    Log& log_;
+    std::vector<kvm::KvmVcpu*> vcpus_;
+    std::optional<Board> board_;
+    std::uint32_t levels_ = 0; // of the pins, by GSI
+    bool live_ = false;        // the kernel's chips have the state
+    bool routes_stale_ = false;
+    std::optional<std::uint64_t> clock_; // kvmclock when the machine stopped
+    PitReplaced pit_replaced_{*this};
+};
+
+} // namespace vmm
