@@ -23,38 +23,13 @@ bool has_error_code(int vector) { return vector == 8 || (vector >= 10 && vector 
 
 } // namespace
 
-// A machine of nothing but RAM.
-class GuestRunner::Bus final : public CpuBus {
-public:
-    explicit Bus(AddressSpace& space) : memory_(space) {}
-    AddressSpace& memory() override { return memory_; }
-    std::uint64_t mmio_read(GuestPhys, unsigned) override { return ~std::uint64_t(0); }
-    void mmio_write(GuestPhys, unsigned, std::uint64_t) override {}
-    std::uint32_t port_read(std::uint16_t, unsigned) override { return ~0u; }
-    void port_write(std::uint16_t, unsigned, std::uint32_t) override {}
-    bool interrupt_pending() const override { return false; }
-    std::optional<std::uint8_t> acknowledge_interrupt() override { return std::nullopt; }
-    std::uint8_t task_priority() override { return 0; }
-    void set_task_priority(std::uint8_t) override {}
-    std::optional<std::uint64_t> apic_msr_read(std::uint32_t) override { return std::nullopt; }
-    bool apic_msr_write(std::uint32_t, std::uint64_t) override { return false; }
-    std::uint64_t tsc() override { return ++tsc_; }
-    std::uint64_t tsc_hz() const override { return 1'000'000'000; }
-    void set_ferr(bool) override {}
-
-private:
-    AddressSpace& memory_;
-    std::uint64_t tsc_ = 0;
-};
-
 GuestRunner::GuestRunner(tcg::BackendFactory backend) {
     ram_ = RamBlock::create("ram", ram_size).value();
     memory_.map({.name = "ram", .range = AddressRange::of(0, ram_size), .backing = Backing::of_ram(*ram_)});
     build_tables();
-    bus_ = std::make_unique<Bus>(memory_);
     std::vector<std::string> warnings;
     vcpu_ = std::make_unique<tcg::X86Vcpu>(
-        tcg::X86Vcpu::Config{.bus = *bus_,
+        tcg::X86Vcpu::Config{.bus = bus_,
                              .shared = shared_,
                              .log = log_,
                              .model = make_cpu_model("max", tcg_features(), warnings).value(),

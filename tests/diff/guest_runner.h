@@ -1,7 +1,7 @@
 // GuestRunner: executes sequences on one of our engines, as a user program under page tables of our making.
 #pragma once
 #include "tests/diff/sample.h"
-#include "vmm/cpu/cpu_bus.h"
+#include "tests/support/fake_cpu_bus.h"
 #include "vmm/tcg/engine/x86_vcpu.h"
 
 #include <memory>
@@ -17,14 +17,13 @@ public:
     void trace(bool on);
 
 private:
-    class Bus;
     void build_tables();
     std::uint8_t* host(std::uint64_t physical) { return ram_->host() + physical; }
 
     Log log_{"diff"};
-    AddressSpace memory_{"memory", ~std::uint64_t(0)}, io_{"I/O", 0xffff};
+    AddressSpace memory_{"memory", ~std::uint64_t(0)};
     std::unique_ptr<RamBlock> ram_;
-    std::unique_ptr<Bus> bus_;
+    test::FakeCpuBus bus_{memory_}; // nothing but RAM is reached
     tcg::Shared shared_;
     std::unique_ptr<tcg::X86Vcpu> vcpu_;
 };

@@ -37,7 +37,7 @@ struct Life {
     Log log{"test"};
     std::unique_ptr<RamBlock> ram = RamBlock::create("pc.ram", 1 << 20).value();
     AddressSpace memory{"memory", ~std::uint64_t(0)};
-    FakeBus bus{memory};
+    test::FakeCpuBus bus{memory};
     std::unique_ptr<KvmMachine> machine;
     std::unique_ptr<KvmVcpu> vcpu;
     x86::CpuModel model;

@@ -1,7 +1,7 @@
 // A KvmMachine on a FakeKvm with a megabyte of RAM, and its vCPU.
 #pragma once
-#include "fake_bus.h"
 #include "fake_kvm.h"
+#include "tests/support/fake_cpu_bus.h"
 #include "vmm/kvm/kvm_vcpu.h"
 
 #include <gtest/gtest.h>
@@ -14,7 +14,7 @@ struct KvmFixture : testing::Test {
     HostFacts host{.virtualization = true, .user = "ann", .group = "kvm"};
     std::unique_ptr<RamBlock> ram = RamBlock::create("pc.ram", 1 << 20).value();
     AddressSpace memory{"memory", ~std::uint64_t(0)};
-    FakeBus bus{memory};
+    test::FakeCpuBus bus{memory};
     x86::CpuModel model;
     std::unique_ptr<KvmMachine> machine;
     std::unique_ptr<KvmVcpu> vcpu;

@@ -31,7 +31,7 @@ TEST_F(KvmIrqTest, coalesced_writes_reach_the_bus_in_order_before_the_exit) {
     }};
     EXPECT_EQ(vcpu->run(0), ExitReason::halted);
     ASSERT_EQ(bus.mmio_writes.size(), 3u);
-    EXPECT_EQ(bus.mmio_writes[2], (FakeBus::Access{0xa0002, 1, 3}));
+    EXPECT_EQ(bus.mmio_writes[2], (test::FakeCpuBus::Access{0xa0002, 1, 3}));
 }
 
 } // namespace vmm::kvm

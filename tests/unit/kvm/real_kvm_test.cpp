@@ -104,7 +104,7 @@ TEST_F(RealKvm, a_hundred_thousand_random_port_and_mmio_accesses_carry_their_val
     m.memory.map({.name = "device", .range = AddressRange::of(device, 0x1000), .backing = Backing::of_io(io)});
     m.bus.on_port_read = [](std::uint16_t port, unsigned) { return port * 3u; };
     std::uint64_t x = 0x9e3779b97f4a7c15, sum = 0, stored = 0;
-    std::vector<FakeBus::Access> ports;
+    std::vector<test::FakeCpuBus::Access> ports;
     for (std::uint64_t n = 0; n < rounds; ++n) {
         next(x);
         std::uint32_t port = x >> 48 & 0xfff0;

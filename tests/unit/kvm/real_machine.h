@@ -1,6 +1,6 @@
-// A few megabytes of RAM, a FakeBus and a vCPU in flat 64-bit mode on any engine, running code made by Xbyak.
+// A few megabytes of RAM, a FakeCpuBus and a vCPU in flat 64-bit mode on any engine, running code made by Xbyak.
 #pragma once
-#include "fake_bus.h"
+#include "tests/support/fake_cpu_bus.h"
 #include "vmm/base/checked.h"
 #include "vmm/kvm/kvm_vcpu.h"
 #include "vmm/tcg/engine/x86_vcpu.h"
@@ -20,7 +20,7 @@ struct RealMachine {
     Log log{"test"};
     std::unique_ptr<RamBlock> ram = RamBlock::create("pc.ram", 4 * MiB).value();
     AddressSpace memory{"memory", ~std::uint64_t(0)};
-    FakeBus bus{memory};
+    test::FakeCpuBus bus{memory};
     x86::CpuModel model;
     std::unique_ptr<kvm::KvmMachine> machine;
     std::unique_ptr<kvm::KvmVcpu> kvm;

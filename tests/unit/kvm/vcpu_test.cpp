@@ -30,7 +30,7 @@ TEST_F(KvmVcpuTest, a_repeated_port_write_arrives_item_by_item) {
     fake.script = {port(true, 0x3f8, 2, 3, {1, 2, 3, 4, 5, 6}), exit_with(KVM_EXIT_HLT)};
     EXPECT_EQ(vcpu->run(0), ExitReason::halted);
     ASSERT_EQ(bus.port_writes.size(), 3u);
-    EXPECT_EQ(bus.port_writes[1], (FakeBus::Access{0x3f8, 2, 0x0403}));
+    EXPECT_EQ(bus.port_writes[1], (test::FakeCpuBus::Access{0x3f8, 2, 0x0403}));
 }
 
 TEST_F(KvmVcpuTest, a_port_read_returns_its_bytes_in_the_run_page) {
@@ -55,9 +55,9 @@ TEST_F(KvmVcpuTest, an_odd_mmio_length_is_split_into_powers_of_two) {
                    exit_with(KVM_EXIT_HLT)};
     vcpu->run(0);
     ASSERT_EQ(bus.mmio_writes.size(), 3u);
-    EXPECT_EQ(bus.mmio_writes[0], (FakeBus::Access{0x9000'0000, 4, 0x04030201}));
-    EXPECT_EQ(bus.mmio_writes[1], (FakeBus::Access{0x9000'0004, 2, 0x0605}));
-    EXPECT_EQ(bus.mmio_writes[2], (FakeBus::Access{0x9000'0006, 1, 7}));
+    EXPECT_EQ(bus.mmio_writes[0], (test::FakeCpuBus::Access{0x9000'0000, 4, 0x04030201}));
+    EXPECT_EQ(bus.mmio_writes[1], (test::FakeCpuBus::Access{0x9000'0004, 2, 0x0605}));
+    EXPECT_EQ(bus.mmio_writes[2], (test::FakeCpuBus::Access{0x9000'0006, 1, 7}));
 }
 
 TEST_F(KvmVcpuTest, an_exit_asked_for_amid_io_comes_after_the_instruction_finished) {

@@ -3,7 +3,7 @@
 #include "vmm/tcg/engine/report.h"
 #include "vmm/tcg/guest/x86/events.h"
 #include "vmm/tcg/guest/x86/exceptions.h"
-#include "vmm/tcg/guest/x86/helpers.h"
+#include "vmm/tcg/guest/x86/helper_row.h"
 #include "vmm/tcg/guest/x86/system.h"
 #include "vmm/tcg/interp/interpreter.h"
 #include "vmm/tcg/ir/passes.h"
@@ -30,19 +30,6 @@ constexpr auto register_slots = [] {
     return slots;
 }();
 
-GuestInfo::Helper helper(std::uint16_t id) {
-    x86::HelperInfo const& h = x86::helper_info(x86::HelperId(id));
-    // An X86Context begins with its EngineContext, so the two signatures pass the same pointer.
-    return {reinterpret_cast<HelperFunction>(reinterpret_cast<void (*)()>(h.function)),
-            h.name,
-            h.reads,
-            h.writes,
-            h.faults,
-            h.memory,
-            h.exits,
-            h.pure};
-}
-
 } // namespace
 
 std::unique_ptr<Backend> make_interpreter(EngineContext& context, GuestInfo const& guest) {
@@ -60,7 +47,7 @@ X86Vcpu::X86Vcpu(Config config) : config_(std::move(config)), context_(std::make
     mmu_ = std::make_unique<x86::Mmu>(c, config_.bus, config_.model, config_.shared.bus_lock);
     if (config_.tiny_tlb) mmu_->keep_few_entries();
     backend_ = config_.backend(c.engine,
-                               {.pc = &c.state.rip, .pc_mask = pc_mask, .helper = helper, .registers = register_slots});
+                               {.pc = &c.state.rip, .pc_mask = pc_mask, .helper = x86::helper_row, .registers = register_slots});
     cache_ = std::make_unique<BlockCache>(*backend_);
     config_.shared.code.add(*this);
     reset(config_.bsp);

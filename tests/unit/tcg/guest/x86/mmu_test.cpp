@@ -1,4 +1,5 @@
 // Paging against an oracle written from the rules of SDM vol. 3 chapter 4, and what the TLB banks may hold when.
+#include "tests/support/fake_cpu_bus.h"
 #include "vmm/cpu/x86/cpu_model.h"
 #include "vmm/tcg/guest/x86/mmu.h"
 #include "vmm/tcg/guest/x86/system.h"
@@ -15,28 +16,6 @@ using namespace vmm::tcg;
 using namespace vmm::tcg::x86;
 
 constexpr std::uint64_t ram_bytes = 8u << 20;
-
-class RamBus final : public CpuBus {
-public:
-    explicit RamBus(AddressSpace& space) : memory_(space) {}
-    AddressSpace& memory() override { return memory_; }
-    std::uint64_t mmio_read(GuestPhys, unsigned) override { return ~std::uint64_t(0); }
-    void mmio_write(GuestPhys, unsigned, std::uint64_t) override {}
-    std::uint32_t port_read(std::uint16_t, unsigned) override { return ~0u; }
-    void port_write(std::uint16_t, unsigned, std::uint32_t) override {}
-    bool interrupt_pending() const override { return false; }
-    std::optional<std::uint8_t> acknowledge_interrupt() override { return std::nullopt; }
-    std::uint8_t task_priority() override { return 0; }
-    void set_task_priority(std::uint8_t) override {}
-    std::optional<std::uint64_t> apic_msr_read(std::uint32_t) override { return std::nullopt; }
-    bool apic_msr_write(std::uint32_t, std::uint64_t) override { return false; }
-    std::uint64_t tsc() override { return 0; }
-    std::uint64_t tsc_hz() const override { return 1; }
-    void set_ferr(bool) override {}
-
-private:
-    AddressSpace& memory_;
-};
 
 enum class Kind { bits32, pae, long4 };
 
@@ -75,7 +54,7 @@ struct Machine {
     Log log{"test"};
     AddressSpace space{"memory", ~std::uint64_t(0)};
     std::unique_ptr<RamBlock> ram;
-    RamBus bus{space};
+    test::FakeCpuBus bus{space};
     CpuModel model;
     std::mutex lock;
     std::unique_ptr<X86Context> context = std::make_unique<X86Context>();

@@ -1,11 +1,10 @@
 // The host CPU is the oracle: single random integer instructions run natively and through lifter and interpreter, from
 // the same registers, flags and memory; everything defined must agree. VMM_NATIVE_RUNS sets how many (default 20,000).
+#include "tests/support/identity_guest.h"
 #include "vmm/cpu/x86/cpu_model.h"
 #include "vmm/tcg/guest/x86/decode.h"
-#include "vmm/tcg/guest/x86/helpers.h"
 #include "vmm/tcg/guest/x86/ir_names.h"
 #include "vmm/tcg/guest/x86/lift.h"
-#include "vmm/tcg/interp/interpreter.h"
 #include "vmm/tcg/ir/passes.h"
 
 #include <fmt/core.h>
@@ -89,90 +88,29 @@ private:
     std::uint64_t* slots_; // 0-15 registers, 16 flags in, 17 host stack, 18 flags out
 };
 
-// Guest memory is the host's, at the same addresses.
-tcg::MemoryOps const identity = {
-    .load = [](tcg::EngineContext&, std::uint64_t va, unsigned size,
-               void* to) { return std::memcpy(to, reinterpret_cast<void*>(va), size), true; },
-    .store = [](tcg::EngineContext&, std::uint64_t va, unsigned size,
-                void const* from) { return std::memcpy(reinterpret_cast<void*>(va), from, size), true; },
-    .rmw_pointer = [](tcg::EngineContext&, std::uint64_t va, unsigned) { return reinterpret_cast<void*>(va); },
-    .rmw_lock = [](tcg::EngineContext&) {},
-    .rmw_unlock = [](tcg::EngineContext&) {},
-    .divide_error = [](tcg::EngineContext& e) { e.fault_pending = tcg::fault_guest; },
-    .alignment_fault = [](tcg::EngineContext& e, std::uint64_t) { e.fault_pending = tcg::fault_guest; },
-};
-
-// The helpers of the integer instructions; no other can be reached from the instructions chosen here.
-tcg::GuestInfo::Helper helper_row(std::uint16_t id) {
-    switch (HelperId(id)) {
-#define ROW(name, exits)                                                                                               \
-    case HelperId::name:                                                                                               \
-        return {[](tcg::EngineContext& e, std::uint64_t a, std::uint64_t b, std::uint64_t d) {                         \
-                    return helper::name(from(e), a, b, d);                                                             \
-                },                                                                                                     \
-                #name,                                                                                                 \
-                true,                                                                                                  \
-                true,                                                                                                  \
-                true,                                                                                                  \
-                true,                                                                                                  \
-                exits,                                                                                                 \
-                false};
-        ROW(cmpxchg_wide, false)
-        ROW(crc32c, false)
-        ROW(rep_movs, true)
-        ROW(rep_stos, true)
-        ROW(rep_lods, true)
-        ROW(rep_cmps, true)
-        ROW(rep_scas, true)
-#undef ROW
-    default:
-        return {[](tcg::EngineContext& e, std::uint64_t, std::uint64_t, std::uint64_t) {
-                    e.fault_pending = tcg::fault_guest;
-                    return std::uint64_t(0);
-                },
-                "fault",
-                true,
-                true,
-                true,
-                true,
-                true,
-                false};
-    }
-}
-
 class Interpreted {
 public:
-    Interpreted() {
-        context_.engine.memory = &identity;
-        context_.engine.bank = &bank_;
-        context_.engine.fp_control = &context_.state.mxcsr;
-        context_.engine.mode = mode.bits;
-    }
     // False: the instruction faulted.
     bool run(tcg::ir::Block const& block, Machine& m) {
-        context_.engine.fault_pending = 0;
-        context_.state.gpr = m.gpr;
-        context_.set_rflags(m.flags);
-        auto code = interpreter_.translate(block);
-        interpreter_.run(*code);
-        m.gpr = context_.state.gpr;
-        m.flags = context_.rflags();
-        return !context_.faulted();
+        X86Context& context = guest_.context();
+        context.state.gpr = m.gpr;
+        context.set_rflags(m.flags);
+        bool const done = guest_.run(block);
+        m.gpr = context.state.gpr;
+        m.flags = context.rflags();
+        return done;
     }
     void use_tlb(std::uint64_t address, bool on) {
         for (std::uint64_t va = address; va < address + data_bytes; va += 4096)
-            for (auto* table : {&bank_.read, &bank_.write})
+            for (auto* table : {&guest_.bank().read, &guest_.bank().write})
                 (*table)[tcg::TlbBank::slot(va)] = {.tag = on ? va : tcg::invalid_tag, .addend = 0};
     }
     static constexpr Mode mode{Mode::code64 | Mode::protected_mode | Mode::long_mode | Mode::cpl_mask};
 
 private:
-    tcg::TlbBank bank_;
-    X86Context context_;
-    tcg::interp::Interpreter interpreter_{context_.engine,
-                                          {.pc = &context_.state.rip,
-                                           .pc_mask = [](tcg::EngineContext const&) { return ~std::uint64_t(0); },
-                                           .helper = helper_row}};
+    test::IdentityGuest<HelperId::cmpxchg_wide, HelperId::crc32c, HelperId::rep_movs, HelperId::rep_stos,
+                        HelperId::rep_lods, HelperId::rep_cmps, HelperId::rep_scas>
+        guest_{mode};
 };
 
 // What may run here: the general-purpose instructions, touching memory only through RBX, RSP, RSI, RDI.

@@ -1,12 +1,11 @@
 // The host CPU is the oracle: random MMX, SSE and AVX instructions, natively and through lifter and interpreter, from
 // the same registers, MXCSR, flags and memory. VMM_NATIVE_VECTOR_RUNS sets how many (default 20,000).
+#include "tests/support/identity_guest.h"
 #include "vmm/cpu/x86/cpu_model.h"
 #include "vmm/tcg/guest/x86/decode.h"
 #include "vmm/tcg/guest/x86/fpu_image.h"
-#include "vmm/tcg/guest/x86/helpers.h"
 #include "vmm/tcg/guest/x86/ir_names.h"
 #include "vmm/tcg/guest/x86/lift.h"
-#include "vmm/tcg/interp/interpreter.h"
 #include "vmm/tcg/ir/passes.h"
 
 #include <fmt/core.h>
@@ -71,63 +70,13 @@ private:
     }
 };
 
-tcg::MemoryOps const identity = {
-    .load = [](tcg::EngineContext&, std::uint64_t va, unsigned size,
-               void* to) { return std::memcpy(to, reinterpret_cast<void*>(va), size), true; },
-    .store = [](tcg::EngineContext&, std::uint64_t va, unsigned size,
-                void const* from) { return std::memcpy(reinterpret_cast<void*>(va), from, size), true; },
-    .rmw_pointer = [](tcg::EngineContext&, std::uint64_t va, unsigned) { return reinterpret_cast<void*>(va); },
-    .rmw_lock = [](tcg::EngineContext&) {},
-    .rmw_unlock = [](tcg::EngineContext&) {},
-    .divide_error = [](tcg::EngineContext& e) { e.fault_pending = tcg::fault_guest; },
-    .alignment_fault = [](tcg::EngineContext& e, std::uint64_t) { e.fault_pending = tcg::fault_guest; },
-};
-
-tcg::GuestInfo::Helper helper_row(std::uint16_t id) {
-    switch (HelperId(id)) {
-#define ROW(name)                                                                                                      \
-    case HelperId::name:                                                                                               \
-        return {[](tcg::EngineContext& e, std::uint64_t a, std::uint64_t b, std::uint64_t d) {                         \
-                    return helper::name(from(e), a, b, d);                                                             \
-                },                                                                                                     \
-                #name,                                                                                                 \
-                true,                                                                                                  \
-                true,                                                                                                  \
-                true,                                                                                                  \
-                true,                                                                                                  \
-                false,                                                                                                 \
-                false};
-        ROW(pcmpstr)
-        ROW(x87_wait)
-#undef ROW
-    default:
-        return {[](tcg::EngineContext& e, std::uint64_t, std::uint64_t, std::uint64_t) {
-                    e.fault_pending = tcg::fault_guest;
-                    return std::uint64_t(0);
-                },
-                "fault",
-                true,
-                true,
-                true,
-                true,
-                true,
-                false};
-    }
-}
-
 class Interpreted {
 public:
-    Interpreted() {
-        context_.engine.memory = &identity;
-        context_.engine.bank = &bank_;
-        context_.engine.fp_control = &context_.state.mxcsr;
-        context_.engine.mode = mode.bits;
-    }
     bool run(tcg::ir::Block const& block, Machine& m) {
-        State& s = context_.state;
-        context_.engine.fault_pending = 0;
+        X86Context& context = guest_.context();
+        State& s = context.state;
         std::memcpy(s.gpr.data(), m.gpr, sizeof m.gpr);
-        context_.set_rflags(m.flags);
+        context.set_rflags(m.flags);
         for (unsigned i = 0; i < 16; i++) {
             std::memcpy(s.ymm[i].data(), m.fx + 160 + 16 * i, 16);
             std::memcpy(&s.ymm[i][2], m.high[i], 16);
@@ -139,10 +88,9 @@ public:
             std::memcpy(&st(s.x87, i).mantissa, m.fx + 32 + 16 * i, 8);
             std::memcpy(&st(s.x87, i).sign_exponent, m.fx + 40 + 16 * i, 2);
         }
-        auto code = interpreter_.translate(block);
-        interpreter_.run(*code);
+        bool const done = guest_.run(block);
         std::memcpy(m.gpr, s.gpr.data(), sizeof m.gpr);
-        m.flags = context_.rflags();
+        m.flags = context.rflags();
         for (unsigned i = 0; i < 16; i++) {
             std::memcpy(m.fx + 160 + 16 * i, s.ymm[i].data(), 16);
             std::memcpy(m.high[i], &s.ymm[i][2], 16);
@@ -151,18 +99,13 @@ public:
         std::memcpy(m.fx + 2, &s.x87.fsw, 2);
         m.fx[4] = s.x87.tags;
         for (unsigned i = 0; i < 8; i++) std::memcpy(m.fx + 32 + 16 * i, &st(s.x87, i), 10);
-        return !context_.faulted();
+        return done;
     }
     static constexpr Mode mode{Mode::code64 | Mode::protected_mode | Mode::long_mode | Mode::cpl_mask | Mode::osfxsr |
                                Mode::osxmmexcpt | Mode::avx};
 
 private:
-    tcg::TlbBank bank_;
-    X86Context context_;
-    tcg::interp::Interpreter interpreter_{context_.engine,
-                                          {.pc = &context_.state.rip,
-                                           .pc_mask = [](tcg::EngineContext const&) { return ~std::uint64_t(0); },
-                                           .helper = helper_row}};
+    test::IdentityGuest<HelperId::pcmpstr, HelperId::x87_wait> guest_{mode};
 };
 
 bool acceptable(Decoded const& d) {

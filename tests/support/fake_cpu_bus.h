@@ -8,11 +8,11 @@
 #include <mutex>
 #include <vector>
 
-namespace vmm {
+namespace vmm::test {
 
-class FakeBus final : public CpuBus {
+class FakeCpuBus final : public CpuBus {
 public:
-    explicit FakeBus(AddressSpace& memory) : memory_(memory) {}
+    explicit FakeCpuBus(AddressSpace& memory) : memory_(memory) {}
     struct Access {
         std::uint64_t address;
         unsigned size;
@@ -71,4 +71,4 @@ private:
     AddressSpace& memory_;
 };
 
-} // namespace vmm
+} // namespace vmm::test
