@@ -23,13 +23,6 @@ public:
     virtual void set_intx(unsigned wire, bool level) = 0;
 };
 
-// Message-signalled interrupts: a write of `data` to `address` by a device.
-class MsiSink {
-public:
-    virtual ~MsiSink() = default;
-    virtual void send_msi(std::uint64_t address, std::uint32_t data) = 0;
-};
-
 // Priorities of mappings in a PC's memory space, lowest first. RAM and the fixed devices hide BARs that a guest puts
 // upon them, as the host bridge decodes them first.
 namespace pci_priority {

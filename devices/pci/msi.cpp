@@ -26,7 +26,7 @@ enum : std::uint16_t { msix_enable = 1 << 15, msix_function_mask = 1 << 14 };
 enum : std::uint32_t { msix_vector_mask = 1 };
 } // namespace
 
-MsiCapability::MsiCapability(PciFunction& function, MsiSink& sink, unsigned vectors)
+MsiCapability::MsiCapability(PciFunction& function, MsiTarget& sink, unsigned vectors)
     : function_(function), sink_(sink), at_(function.add_capability(capability_msi, msi_size)) {
     VMM_ASSERT(is_power_of_two(vectors) && vectors <= 32);
     auto capable = std::uint32_t(std::countr_zero(vectors)) << 1;
@@ -57,7 +57,7 @@ void MsiCapability::send(unsigned vector) {
     std::uint64_t address =
         function_.read(at_ + msi_address, 4) | std::uint64_t(function_.read(at_ + msi_address_high, 4)) << 32;
     std::uint32_t data = function_.read(at_ + msi_data, 2);
-    sink_.send_msi(address, (data & ~(granted - 1)) | (vector & (granted - 1)));
+    sink_.deliver_msi(address, (data & ~(granted - 1)) | (vector & (granted - 1)));
 }
 
 void MsiCapability::config_written(unsigned offset, unsigned size) {
@@ -68,7 +68,7 @@ void MsiCapability::config_written(unsigned offset, unsigned size) {
     for (; ready; ready &= ready - 1) send(unsigned(std::countr_zero(ready)));
 }
 
-MsixCapability::MsixCapability(PciFunction& function, MsiSink& sink, Layout layout)
+MsixCapability::MsixCapability(PciFunction& function, MsiTarget& sink, Layout layout)
     : function_(function), sink_(sink), layout_(layout), at_(function.add_capability(capability_msix, msix_size)) {
     VMM_ASSERT(layout.vectors >= 1 && layout.vectors <= max_vectors && layout.bar < PciFunction::bar_count);
     VMM_ASSERT(layout.table_offset % 8 == 0 && layout.pending_offset % 8 == 0);
@@ -107,7 +107,7 @@ void MsixCapability::notify(unsigned vector) {
     }
     if (!function_.bus_master()) return;
     std::uint32_t const* entry = &state_.table[vector * 4];
-    sink_.send_msi(entry[0] | std::uint64_t(entry[1]) << 32, entry[2]);
+    sink_.deliver_msi(entry[0] | std::uint64_t(entry[1]) << 32, entry[2]);
 }
 
 void MsixCapability::deliver_unmasked() {

@@ -1,5 +1,6 @@
 // MSI and MSI-X capabilities for a PciFunction (PCI Local Bus specification 3.0, section 6.8).
 #pragma once
+#include "devices/core/msi_target.h"
 #include "devices/core/roles.h"
 #include "devices/pci/bus.h"
 
@@ -14,7 +15,7 @@ class MsiCapability {
 public:
     // Adds the capability; `vectors` is 1, 2, 4, 8, 16 or 32. The function and sink outlive it. The device calls
     // config_written from the function's on_write.
-    MsiCapability(PciFunction& function, MsiSink& sink, unsigned vectors);
+    MsiCapability(PciFunction& function, MsiTarget& sink, unsigned vectors);
 
     // While it is, the device must not use its interrupt pin.
     bool enabled() const;
@@ -28,7 +29,7 @@ private:
     void send(unsigned vector);
 
     PciFunction& function_;
-    MsiSink& sink_;
+    MsiTarget& sink_;
     unsigned at_;
 };
 
@@ -47,7 +48,7 @@ public:
     };
     // Adds the capability. The device puts table_window() and pending_window() among the BAR's windows, calls
     // config_written from the function's on_write, and saves state() with its own.
-    MsixCapability(PciFunction& function, MsiSink& sink, Layout layout);
+    MsixCapability(PciFunction& function, MsiTarget& sink, Layout layout);
 
     PciBarWindow table_window();
     PciBarWindow pending_window();
@@ -78,7 +79,7 @@ private:
     void deliver_unmasked();
 
     PciFunction& function_;
-    MsiSink& sink_;
+    MsiTarget& sink_;
     Layout layout_;
     unsigned at_;
     State state_;

@@ -110,9 +110,9 @@ public:
         function.restore(loaded.pci);
         return {};
     }
-    struct Messages final : dev::MsiSink {
+    struct Messages final : dev::MsiTarget {
         unsigned count = 0;
-        void send_msi(std::uint64_t, std::uint32_t) override { ++count; }
+        void deliver_msi(std::uint64_t, std::uint32_t) override { ++count; }
     } messages;
     dev::PciFunction function{{.vendor = 0x1af4, .device = 0x1000, .class_code = 0x020000, .interrupt_pin = 1}};
     dev::MsiCapability msi{function, messages, 8};

@@ -1,12 +1,12 @@
 // Guest memory: loads, stores and read-modify-write, through the TLB or the guest's slow paths.
 #include "vmm/tcg/interp/code.h"
+#include "vmm/tcg/rmw.h"
 
 #include <type_traits>
 
 namespace vmm::tcg::interp {
 
 using namespace ir;
-namespace f = x86::flag;
 
 namespace {
 
@@ -63,43 +63,10 @@ template <class U> Code const* store_checked(EngineContext& e, Code const* c) {
     return store<U>(e, c);
 }
 
-// The new value of a read-modify-write and, if wanted, its flags. cf: carry in.
-template <class U, Opcode op> U modify(U old, U b, bool cf) {
-    switch (op) {
-    case Opcode::rmw_add: return U(old + b);
-    case Opcode::rmw_adc: return U(old + b + cf);
-    case Opcode::rmw_sub: return U(old - b);
-    case Opcode::rmw_sbb: return U(old - b - cf);
-    case Opcode::rmw_or: return old | b;
-    case Opcode::rmw_and: return old & b;
-    case Opcode::rmw_xor: return old ^ b;
-    case Opcode::rmw_inc: return U(old + 1);
-    case Opcode::rmw_dec: return U(old - 1);
-    case Opcode::rmw_neg: return U(0 - old);
-    case Opcode::rmw_not: return U(~old);
-    case Opcode::rmw_bts: return U(old | U(U(1) << (b & (sizeof(U) * 8 - 1))));
-    case Opcode::rmw_btr: return U(old & ~U(U(1) << (b & (sizeof(U) * 8 - 1))));
-    case Opcode::rmw_btc: return U(old ^ U(U(1) << (b & (sizeof(U) * 8 - 1))));
-    default: return b; // rmw_xchg
-    }
-}
-template <class U, Opcode op> void modify_flags(EngineContext& e, U old, U b, U now, bool cf) {
-    switch (op) {
-    case Opcode::rmw_add: return set_cc<U>(e, CcKind::add, now, b);
-    case Opcode::rmw_adc: return set_cc<U>(e, cf ? CcKind::adc : CcKind::add, now, b);
-    case Opcode::rmw_sub: return set_cc<U>(e, CcKind::sub, now, b);
-    case Opcode::rmw_sbb: return set_cc<U>(e, cf ? CcKind::sbb : CcKind::sub, now, b);
-    case Opcode::rmw_or:
-    case Opcode::rmw_and:
-    case Opcode::rmw_xor: return set_cc<U>(e, CcKind::logic, now, 0);
-    case Opcode::rmw_inc: return set_cc<U>(e, CcKind::inc, now, cf);
-    case Opcode::rmw_dec: return set_cc<U>(e, CcKind::dec, now, cf);
-    case Opcode::rmw_neg: return set_cc<U>(e, CcKind::sub, now, old);
-    case Opcode::rmw_bts:
-    case Opcode::rmw_btr:
-    case Opcode::rmw_btc: return set_cc_raw(e, (cc_image(e) & ~f::cf) | (old >> (b & (sizeof(U) * 8 - 1)) & 1));
-    default: return;
-    }
+template <class U> void modify_flags(EngineContext& e, Opcode op, U old, U b, U now, bool cf) {
+    LazyFlags const flags = rmw_flags<U>(op, old, b, now, cf, cc_image(e));
+    if (flags.kind == CcKind::raw) return set_cc_raw(e, flags.src);
+    set_cc<U>(e, flags.kind, U(flags.res), flags.src);
 }
 constexpr bool reads_carry(Opcode op) {
     return op == Opcode::rmw_adc || op == Opcode::rmw_sbb || op == Opcode::rmw_inc || op == Opcode::rmw_dec;
@@ -117,23 +84,23 @@ template <class U, Opcode op> Code const* rmw(EngineContext& e, Code const* c) {
     if (host && (reinterpret_cast<std::uintptr_t>(host) & (sizeof(U) - 1)) == 0 && (op == Opcode::rmw_xchg || (c->imm & mem_lock))) {
         U* p = static_cast<U*>(host);
         old = __atomic_load_n(p, __ATOMIC_RELAXED);
-        do now = modify<U, op>(old, b, cf);
+        do now = rmw_value<U>(op, old, b, cf);
         while (!__atomic_compare_exchange_n(p, &old, now, false, __ATOMIC_SEQ_CST, __ATOMIC_RELAXED));
     } else if (host && !(c->imm & mem_lock) && op != Opcode::rmw_xchg) {
         __builtin_memcpy(&old, host, sizeof old);
-        now = modify<U, op>(old, b, cf);
+        now = rmw_value<U>(op, old, b, cf);
         __builtin_memcpy(host, &now, sizeof now);
     } else {
         e.memory->rmw_lock(e);
         bool ok = e.memory->load(e, va, sizeof old, &old);
         if (ok) {
-            now = modify<U, op>(old, b, cf);
+            now = rmw_value<U>(op, old, b, cf);
             ok = e.memory->store(e, va, sizeof now, &now);
         }
         e.memory->rmw_unlock(e);
         if (!ok) return nullptr;
     }
-    if (c->imm & wants_flags) modify_flags<U, op>(e, old, b, now, cf);
+    if (c->imm & wants_flags) modify_flags<U>(e, op, old, b, now, cf);
     if (c->dst) result<U>(c, old);
     return c + 1;
 }

@@ -14,9 +14,9 @@ struct FakeRouter final : dev::PciIntxRouter {
     void set_intx(unsigned wire, bool level) override { wires.at(wire) = level; }
 };
 
-struct FakeMsiSink final : dev::MsiSink {
+struct FakeMsiTarget final : dev::MsiTarget {
     std::vector<std::pair<std::uint64_t, std::uint32_t>> sent;
-    void send_msi(std::uint64_t address, std::uint32_t data) override { sent.push_back({address, data}); }
+    void deliver_msi(std::uint64_t address, std::uint32_t data) override { sent.push_back({address, data}); }
 };
 
 // A bank of four bytes that are read back.

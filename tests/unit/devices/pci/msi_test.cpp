@@ -9,7 +9,7 @@ using Sent = std::vector<std::pair<std::uint64_t, std::uint32_t>>;
 namespace {
 struct Msi : testing::Test {
     PciFunction function{{.vendor = 1, .device = 2}};
-    test::FakeMsiSink sink;
+    test::FakeMsiTarget sink;
     MsiCapability msi{function, sink, 4};
     unsigned at = function.read(0x34, 1);
     Msi() {
@@ -54,7 +54,7 @@ namespace {
 struct Msix : testing::Test {
     test::FakePci pci;
     PciFunction function{{.vendor = 1, .device = 2}};
-    test::FakeMsiSink sink;
+    test::FakeMsiTarget sink;
     MsixCapability msix{function, sink, {.vectors = 3, .bar = 1, .table_offset = 0, .pending_offset = 0x800}};
     unsigned at = function.read(0x34, 1);
     static constexpr GuestPhys bar = 0xfebf0000;
