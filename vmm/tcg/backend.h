@@ -35,6 +35,7 @@ public:
     virtual ~Translation() = default;
     // Set by the owner: only ever entered by run() (code that cannot be watched, single steps).
     bool transient = false;
+    bool crosses_page = false;
     std::uint32_t host_bytes = 0; // of generated code
     std::uint64_t executions = 0; // how often it was entered; counted by back ends made for profiling
 };
@@ -69,7 +70,9 @@ public:
     // Executes from the start of `first`, following links and remembered addresses. engine.pc_base must be the page
     // base of its code; afterwards it is that of the last block executed.
     virtual RunResult run(Translation& first) = 0;
-    // Makes `site` continue in `to` from now on. Only for targets in the same code page (the mapping cannot differ).
+    // Makes `site` continue in `to` from now on. Only for targets in the same code page (the mapping cannot differ);
+    // for one that crosses into the next page the back end must see to it that this one is the same (or not link at
+    // all).
     virtual void link(LinkSite& site, Translation& to) = 0;
     // Undoes every link into `to`, which is about to die.
     virtual void unlink(Translation& to) = 0;

@@ -28,10 +28,14 @@ constexpr std::uint32_t cc_op(CcKind kind, unsigned log2_bytes) { return std::ui
 
 struct EngineContext;
 
-// Asked before a guest store reaches a page with page_has_code (vmm/memory/ram.h), while the code may be running.
+// What running code asks of the engine.
 class CodeGuard {
 public:
     virtual ~CodeGuard() = default;
+    // After a helper that changed the program counter, the mode or translations: whether the next block may be entered
+    // at once. False: something waits for the engine's loop.
+    virtual bool may_continue(EngineContext& context) = 0;
+    // Asked before a guest store reaches a page with page_has_code (vmm/memory/ram.h), while the code may be running.
     // False: the store hits the block being executed; the engine will execute this one instruction again by itself. The
     // caller then returns failure with fault_pending == fault_retry and has changed nothing.
     virtual bool before_code_write(EngineContext& context, RamBlock& block, std::uint64_t offset,
@@ -80,10 +84,11 @@ struct alignas(64) EngineContext {
     // The guest's SIMD control and status register (MXCSR), in its state.
     std::uint32_t* fp_control = nullptr;
     CodeGuard* code_guard = nullptr; // null: nobody translates (tests)
-    void* address_cache = nullptr;   // the back end's, for indirect jumps
-    // Raised whenever a translation that fetches may have used has gone; together with `bank` and `mode` it says whether
-    // what is known of the code at an address still holds.
-    std::uint64_t fetch_epoch = 0;
+    void* backend = nullptr;         // the back end's own
+    void* address_cache = nullptr;   // likewise, for indirect jumps
+    // Moves whenever a translation that fetches may have used has gone. Which counter this is says whose fetches: what
+    // is known of the code at an address holds while the pointer, the count and `mode` stay. Null: for good.
+    std::uint64_t const* fetch_epoch = nullptr;
 };
 
 } // namespace vmm::tcg

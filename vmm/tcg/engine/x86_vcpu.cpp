@@ -21,6 +21,9 @@ using x86::Mode;
 
 namespace {
 
+// No pc_base: that of code in the last page is a multiple of the page size.
+constexpr std::uint64_t not_entered = 1;
+
 std::uint64_t pc_mask(EngineContext const& e) { return Mode{e.mode}.is64() ? ~std::uint64_t(0) : 0xffffffff; }
 
 // The general registers' places, by number.
@@ -128,6 +131,15 @@ void X86Vcpu::drop_code(RamBlock& block, std::uint64_t page_offset, std::uint64_
     ++drops_;
 }
 
+bool X86Vcpu::may_continue(EngineContext& e) {
+    x86::X86Context const& c = *context_;
+    if (running_single_ || e.exit_request.load(std::memory_order_acquire) || c.mode().is(Mode::single) ||
+        c.state.activity != vmm::x86::Activity::running || x86::event_waits(c.state, config_.bus.interrupt_pending()))
+        return false;
+    entered_pc_base_ = not_entered; // the same address may mean another page from now on
+    return true;
+}
+
 bool X86Vcpu::before_code_write(EngineContext& e, RamBlock& block, std::uint64_t offset, std::uint64_t size) {
     if (running_single_ || !in_guest_.load(std::memory_order_relaxed))
         return true; // not in_guest_: a frame pushed between blocks
@@ -209,8 +221,7 @@ void X86Vcpu::run_some() {
 
 RunResult X86Vcpu::execute(CachedBlock& block, std::uint64_t linear) {
     EngineContext& e = context_->engine;
-    if (open_site_ && !running_single_ && !block.crosses_page && (linear & ~(page_size - 1)) == open_site_page_ &&
-        &block != uncached_.get())
+    if (open_site_ && !running_single_ && (linear & ~(page_size - 1)) == open_site_page_ && &block != uncached_.get())
         backend_->link(*open_site_, *block.translation);
     open_site_ = nullptr;
     e.pc_base = context_->state.rip - (linear & (page_size - 1));
@@ -322,6 +333,7 @@ std::unique_ptr<CachedBlock> X86Vcpu::translate(x86::FetchResult const& where, s
     if (config_.log.enabled(Trace::out_asm) && traced(linear))
         config_.log.trace(Trace::out_asm, fmt::format("OUT: [size={}]\n{}\n", block->translation->host_bytes,
                                                       backend_->disassemble_last()));
+    block->translation->crosses_page = block->crosses_page;
     // Where CS has a limit, it is checked on the way in.
     bool limited = !Mode{mode}.is64() && !Mode{mode}.is(Mode::flat);
     block->translation->transient = (mode & Mode::single) || !block->ram || limited || every_block();

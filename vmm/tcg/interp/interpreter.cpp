@@ -51,7 +51,7 @@ RunResult Interpreter::run(Translation& first) {
 
 void Interpreter::link(LinkSite& site, Translation& to) {
     auto& target = static_cast<InterpBlock&>(to);
-    if (site.target == &target) return;
+    if (site.target == &target || target.crosses_page) return;
     VMM_ASSERT(!site.target);
     site.target = &target;
     target.incoming.push_back(&site);

@@ -60,7 +60,8 @@ bool supported() {
 struct X64Backend::Impl {
     Impl(EngineContext& c, GuestInfo const& g, Options const& o, std::unique_ptr<CodeCache> memory)
         : context(c), guest(g), options(o), pins(make_pins(g)), cache(std::move(memory)), assembler(*cache),
-          thunks(assembler, pins, context, guest) {
+          thunks(assembler, pins, context, guest, &go_on) {
+        context.backend = this;
         thunks.emit();
         cache->commit(assembler.getSize());
         thunk_bytes = cache->used();
@@ -83,6 +84,11 @@ struct X64Backend::Impl {
     }
     void select_addresses();
     void open(LinkSite& site);
+    static bool go_on(EngineContext& e) {
+        if (!e.code_guard || !e.code_guard->may_continue(e)) return false;
+        static_cast<Impl*>(e.backend)->select_addresses();
+        return true;
+    }
     void remember(X64Block& block, std::uint64_t address);
     void name_for_perf(X64Block const& block, std::uint64_t address);
 
@@ -154,8 +160,10 @@ void X64Backend::Impl::name_for_perf(X64Block const& block, std::uint64_t addres
 
 // The cache of addresses for the address space and mode the context is in.
 void X64Backend::Impl::select_addresses() {
-    auto holds = [&](AddressCache const& a) { return a.bank == context.bank && a.mode == context.mode && a.used_at; };
-    if (current && holds(*current) && current->epoch == context.fetch_epoch) return;
+    std::uint64_t const* fetches = context.fetch_epoch;
+    std::uint64_t epoch = fetches ? *fetches : 0;
+    auto holds = [&](AddressCache const& a) { return a.fetches == fetches && a.mode == context.mode && a.used_at; };
+    if (current && holds(*current) && current->epoch == epoch) return;
     AddressCache* oldest = &caches[0];
     for (AddressCache& a : caches) {
         if (holds(a)) {
@@ -164,11 +172,11 @@ void X64Backend::Impl::select_addresses() {
         }
         if (a.used_at < oldest->used_at) oldest = &a;
     }
-    if (!holds(*oldest) || oldest->epoch != context.fetch_epoch) {
+    if (!holds(*oldest) || oldest->epoch != epoch) {
         oldest->clear(miss);
-        oldest->bank = context.bank;
+        oldest->fetches = fetches;
         oldest->mode = context.mode;
-        oldest->epoch = context.fetch_epoch;
+        oldest->epoch = epoch;
     }
     oldest->used_at = ++clock;
     current = oldest;
@@ -179,7 +187,7 @@ void X64Backend::Impl::remember(X64Block& block, std::uint64_t address) {
     AddressCache::Entry& entry = current->entry(address);
     std::uint8_t const* code = cache->executable(block.indirect);
     if (entry.address == address && entry.code == code) return;
-    entry = {address, code};
+    current->set(entry, {address, code});
     if (std::find(block.remembered.begin(), block.remembered.end(), &entry) == block.remembered.end())
         block.remembered.push_back(&entry);
 }
@@ -194,7 +202,7 @@ RunResult X64Backend::run(Translation& first) {
         return {RunEnd::exit_request, nullptr};
     }
     m.select_addresses();
-    if (block.may_remember && !block.transient)
+    if (!block.transient)
         m.remember(block, (e.pc_base + std::uint64_t(std::int64_t(block.start))) & m.guest.pc_mask(e));
     auto enter = reinterpret_cast<Thunks::Enter>(reinterpret_cast<std::uintptr_t>(m.cache->executable(m.thunks.enter)));
     Leave leave = enter(&e, m.cache->executable(block.code));
@@ -223,8 +231,9 @@ void X64Backend::link(LinkSite& site, Translation& to) {
     if (site.target == &target) return;
     VMM_ASSERT(!site.target);
     if (m.chance(m.options.unlink_one_in)) return unlink(to);
-    bool around = site.near && (target.flags_dead || site.flags_stored);
-    Assembler::bind({around ? site.near : site.far}, target.code);
+    // On its way through `checked` the guest may be interrupted.
+    bool around = site.near && ((target.flags_dead && !target.checked) || site.flags_stored);
+    Assembler::bind({around ? site.near : site.far}, target.checked ? target.checked : target.code);
     site.target = &target;
     target.incoming.push_back(&site);
     ++m.stats.links, ++m.stats.links_now;

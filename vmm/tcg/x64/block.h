@@ -37,8 +37,10 @@ public:
     std::uint8_t const* indirect = nullptr; // entered with the guest address in r14; sets pc_base
     std::int32_t start = 0;
     std::uint16_t guest_bytes = 0;
-    bool may_remember = true; // by guest address: not when it crosses a page (the second may be another one later)
-    bool flags_dead = false;  // the block does not look at the condition codes it is entered with
+    // Where links lead to a block that crosses a page: the second page may be another one by now, so it is found by its
+    // address. Null: does not cross.
+    std::uint8_t const* checked = nullptr;
+    bool flags_dead = false; // the block does not look at the condition codes it is entered with
     std::array<LinkSite, 2> sites;
     std::vector<LinkSite*> incoming;
     std::vector<void*> remembered; // entries of address caches that lead here

@@ -1,5 +1,4 @@
 // Emitter: how blocks end.
-#include "vmm/tcg/x64/address_cache.h"
 #include "vmm/tcg/x64/emitter.h"
 
 #include <cstddef>
@@ -17,7 +16,7 @@ void Emitter::emit_terminal() {
     if (wide_) as_.vzeroupper();
     if (std::holds_alternative<Dispatch>(block_.terminal)) {
         need_memory();
-        as_.jump_to(thunks_.leave_dispatch);
+        as_.jump_to(thunks_.dispatch);
     } else if (auto* j = std::get_if<Jump>(&block_.terminal)) {
         emit_edge(out_.sites[0], j->target, std::nullopt);
     } else if (auto* b = std::get_if<Branch>(&block_.terminal)) {
@@ -133,16 +132,8 @@ void Emitter::emit_far_edge(std::int32_t target, std::optional<Cond> when) {
 void Emitter::emit_address_jump() {
     as_.cmp(dword[CONTEXT(exit_request)], 0);
     Fixup asked = as_.jump_if(Cond::ne);
-    as_.rorx(r15d, r14d, 28);
-    as_.rorx(r11d, r14d, 8);
-    as_.xor_(r15d, r11d);
-    as_.and_(r15d, int(AddressCache::entries - 1) << 4);
-    as_.add(r15, qword[CONTEXT(address_cache)]);
-    as_.cmp(qword[r15], r14);
-    Fixup miss = as_.jump_if(Cond::ne);
-    as_.jmp(qword[r15 + 8]);
+    emit_address_lookup(as_, thunks_.leave_indirect);
     as_.bind(asked, thunks_.leave_indirect_exit);
-    as_.bind(miss, thunks_.leave_indirect);
 }
 
 } // namespace vmm::tcg::x64

@@ -32,7 +32,6 @@ void Emitter::run() {
     out_.code = as_.here();
     out_.start = block_.start;
     out_.guest_bytes = block_.guest_bytes;
-    out_.may_remember = !block_.crosses_page;
     out_.flags_dead = plan_.flags_dead_at_entry && !options_.count_instructions;
     if (options_.count_instructions) {
         as_.add(qword[rbp + int(offsetof(EngineContext, insn_count))], block_.guest_insns);
@@ -48,6 +47,12 @@ void Emitter::run() {
     emit_terminal();
     marks_.push_back({as_.here(), mark_slow_paths});
     emit_cold();
+    if (block_.crosses_page) {
+        out_.checked = as_.here();
+        as_.mov(r14, qword[rbp + int(offsetof(EngineContext, pc_base))]);
+        as_.lea(r14, ptr[r14 + block_.start]);
+        emit_address_jump();
+    }
     out_.host_bytes = std::uint32_t(as_.here() - out_.indirect);
 }
 

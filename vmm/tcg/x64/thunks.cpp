@@ -1,5 +1,6 @@
 #include "vmm/tcg/x64/thunks.h"
 
+#include "vmm/tcg/x64/address_cache.h"
 #include "vmm/tcg/x64/frame.h"
 #include "vmm/tcg/x64/slow_paths.h"
 
@@ -26,8 +27,9 @@ constexpr int context_offset(std::size_t o) { return int(o); }
 #define CONTEXT(field) rbp + context_offset(offsetof(EngineContext, field))
 } // namespace
 
-Thunks::Thunks(Assembler& as, Pins const& pins, EngineContext& context, GuestInfo const& guest)
-    : as_(as), pins_(pins), context_(context), guest_(guest) {}
+Thunks::Thunks(Assembler& as, Pins const& pins, EngineContext& context, GuestInfo const& guest,
+               bool (*go_on)(EngineContext&))
+    : as_(as), pins_(pins), context_(context), guest_(guest), go_on_(go_on) {}
 
 std::uint8_t const* Thunks::start() {
     as_.align(16);
@@ -36,6 +38,7 @@ std::uint8_t const* Thunks::start() {
 
 void Thunks::emit() {
     emit_leave();
+    emit_dispatch();
     emit_enter();
     emit_restore_flags();
     emit_slow_paths();
@@ -113,6 +116,30 @@ void Thunks::emit_leave() {
     };
     leave_indirect = indirect(leave_next);
     leave_indirect_exit = indirect(leave_exit_request);
+}
+
+void emit_address_lookup(Assembler& as, std::uint8_t const* miss) {
+    as.rorx(r15d, r14d, 28);
+    as.rorx(r11d, r14d, 8);
+    as.xor_(r15d, r11d);
+    as.and_(r15d, int(AddressCache::entries - 1) << 4);
+    as.add(r15, qword[CONTEXT(address_cache)]);
+    as.cmp(qword[r15], r14);
+    as.bind(as.jump_if(Cond::ne), miss);
+    as.jmp(qword[r15 + 8]);
+}
+
+void Thunks::emit_dispatch() {
+    dispatch = start();
+    store_pins(false);
+    as_.mov(rdi, rbp);
+    as_.call_function(reinterpret_cast<void const*>(go_on_));
+    as_.test(al, al);
+    load_pins(false);
+    as_.bind(as_.jump_if(Cond::e), leave_dispatch);
+    as_.mov(r14, reinterpret_cast<std::uint64_t>(guest_.pc));
+    as_.mov(r14, qword[r14]);
+    emit_address_lookup(as_, leave_indirect);
 }
 
 // Each lazy form is turned back into the operands of an instruction that sets the flags.

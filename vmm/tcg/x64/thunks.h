@@ -19,11 +19,18 @@ struct Leave {
         value; // next, exit_request: the LinkSite, or (indirect) null; fault: the instruction's in-page offset
 };
 
+// Jumps to the code for the guest address in r14, looked up in the context's address cache; to `miss` (in the writable
+// view) when it is not there. The condition codes are in memory.
+void emit_address_lookup(Assembler& as, std::uint8_t const* miss);
+
 // Calling convention inside generated code: rbp = context; pinned guest registers in their places; r11, r14, r15 are
 // scratch. Slow paths keep every register but those they name, vector registers only in their *_x form.
 class Thunks {
 public:
-    Thunks(Assembler& as, Pins const& pins, EngineContext& context, GuestInfo const& guest);
+    // `go_on`: bool (EngineContext&), whether the block at the program counter may be looked up in the context's
+    // address cache after a helper ended one.
+    Thunks(Assembler& as, Pins const& pins, EngineContext& context, GuestInfo const& guest,
+           bool (*go_on)(EngineContext&));
 
     // Emits all but helpers. Positions are in the writable view.
     void emit();
@@ -46,6 +53,8 @@ public:
                        *leave_exit_request = nullptr;
     // Sets *pc = r14 & mask first.
     std::uint8_t const *leave_indirect = nullptr, *leave_indirect_exit = nullptr;
+    // After a helper with the X trait: to the next block where that can be found at once, else as leave_dispatch.
+    std::uint8_t const* dispatch = nullptr;
     // RFLAGS := the context's condition codes. Keeps all registers.
     std::uint8_t const* restore_flags = nullptr;
     // r14 = address, r15d = size; data in frame::buffer; ZF set: fault. [1]: keeps vector registers.
@@ -67,6 +76,7 @@ public:
 private:
     void emit_enter();
     void emit_leave();
+    void emit_dispatch();
     void emit_restore_flags();
     std::uint8_t const* emit_slow(void const* function, bool keep_vectors, bool pointer_result);
     void emit_slow_paths();
@@ -80,6 +90,7 @@ private:
     Pins const& pins_;
     EngineContext& context_;
     GuestInfo const& guest_;
+    bool (*go_on_)(EngineContext&);
     std::unordered_map<std::uint16_t, std::uint8_t const*> helpers_;
     std::vector<Made> made_; // bounded by the number of helpers between two resets when nobody takes them
 };

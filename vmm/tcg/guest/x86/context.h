@@ -46,6 +46,7 @@ struct X86Context {
     // whether the instruction itself loaded RF.
     std::uint64_t pending_debug = 0;
     bool rf_loaded = false;
+    unsigned pauses = 0; // PAUSE instructions executed
     // With SIMD exceptions unmasked: what the instruction computed, before it is checked and written. Scratch.
     std::array<std::uint64_t, 4> simd_result{};
     // The rest is wiring, not state.
@@ -90,6 +91,7 @@ namespace slot {
 constexpr std::size_t gpr(unsigned index) { return offsetof(X86Context, state) + offsetof(State, gpr) + 8 * index; }
 inline constexpr std::size_t rip = offsetof(X86Context, state) + offsetof(State, rip);
 inline constexpr std::size_t rflags = offsetof(X86Context, state) + offsetof(State, rflags);
+inline constexpr std::size_t kernel_gs_base = offsetof(X86Context, state) + offsetof(State, kernel_gs_base);
 inline constexpr std::size_t tsc_aux = offsetof(X86Context, state) + offsetof(State, tsc_aux);
 constexpr std::size_t segment_base(unsigned s) {
     return offsetof(X86Context, state) + offsetof(State, seg) + s * sizeof(Segment) + offsetof(Segment, base);

@@ -39,6 +39,11 @@ std::uint64_t sti(X86Context& c, std::uint64_t, std::uint64_t, std::uint64_t) {
     return 0;
 }
 
+std::uint64_t interrupt_window(X86Context& c, std::uint64_t, std::uint64_t, std::uint64_t) {
+    if (c.bus->interrupt_pending()) c.engine.fault_pending = fault_retry;
+    return 0;
+}
+
 std::uint64_t pushf_image(X86Context& c, std::uint64_t a, std::uint64_t, std::uint64_t) {
     State const& s = c.state;
     std::uint64_t image = c.rflags() & ~(flag::vm | flag::rf);

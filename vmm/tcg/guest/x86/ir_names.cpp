@@ -41,6 +41,7 @@ std::vector<NamedSlot> named_slots() {
     for (unsigned i = 0; i < 16; ++i) add(fmt::format("xmm{}", i), slot::xmm(i), 32);
     add("mxcsr", slot::mxcsr, 4);
     add("tsc_aux", slot::tsc_aux, 8);
+    add("kernel_gs_base", slot::kernel_gs_base, 8);
     return slots;
 }
 

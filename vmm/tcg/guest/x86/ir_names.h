@@ -4,7 +4,8 @@
 
 namespace vmm::tcg::x86 {
 
-// Slots: rax..r15 (AH: "rax+1"), rip, rflags, es_base.., es_selector.., xmm0.. (parts: "xmm0+8"), mxcsr, tsc_aux.
+// Slots: rax..r15 (AH: "rax+1"), rip, rflags, es_base.., es_selector.., xmm0.. (parts: "xmm0+8"), mxcsr, tsc_aux,
+// kernel_gs_base.
 class X86Names final : public ir::Names {
 public:
     std::optional<std::string> slot_name(std::int64_t offset) const override;

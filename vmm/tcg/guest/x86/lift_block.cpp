@@ -67,7 +67,9 @@ LiftStatus lift_block(Mode mode, vmm::x86::CpuModel const& model, CodeWindow cod
     Lifter l(mode, model, out);
     unsigned const max_insns = mode.is(Mode::single) ? 1 : std::max(1u, limits.max_insns);
     unsigned offset = code.offset;
-    while (!l.ended() && offset < page_size && out.guest_insns < max_insns && out.insts.size() < limits.max_ir) {
+    auto full = [&] { return out.guest_insns >= max_insns || out.insts.size() >= limits.max_ir; };
+    // The instruction behind STI belongs to its block: nothing may come between them.
+    while (!l.ended() && offset < page_size && (!full() || l.window == std::int32_t(offset))) {
         CodeBytes bytes = fetch(code, offset, false);
         DecodeStatus status = decode(mode, model, {bytes.bytes.data(), bytes.count}, l.d);
         if (status == DecodeStatus::truncated) {

@@ -11,7 +11,7 @@ using namespace vmm::x86;
 // --- no operation, ordering, caches
 
 bool lift_nop(Lifter&) { return true; }
-bool lift_pause(Lifter& l) { return l.call_and_end(HelperId::pause); }
+bool lift_pause(Lifter& l) { return l.call(HelperId::pause), true; }
 bool lift_fence(Lifter& l) { return l.b.emit({.op = Opcode::fence}), true; }
 bool lift_clflush(Lifter& l) { return l.call(HelperId::cache_line, l.address(0, 1, false)), true; }
 
@@ -26,19 +26,39 @@ bool lift_clc(Lifter& l) { return change_carry(l, Opcode::and_, ~std::int64_t(fl
 bool lift_stc(Lifter& l) { return change_carry(l, Opcode::or_, flag::cf); }
 bool lift_cmc(Lifter& l) { return change_carry(l, Opcode::xor_, flag::cf); }
 
-static bool change_direction(Lifter& l, Opcode op, std::int64_t mask) {
+// Flags that are not condition codes.
+static bool change_flags(Lifter& l, Opcode op, std::int64_t mask) {
     ValueId const flags = l.b.get(Type::i64, slot::rflags);
     l.b.put(Type::i64, slot::rflags, l.b.binary(op, Type::i64, flags, l.constant(mask)));
     return true;
 }
-bool lift_cld(Lifter& l) { return change_direction(l, Opcode::and_, ~std::int64_t(flag::df)); }
-bool lift_std(Lifter& l) { return change_direction(l, Opcode::or_, flag::df); }
+bool lift_cld(Lifter& l) { return change_flags(l, Opcode::and_, ~std::int64_t(flag::df)); }
+bool lift_std(Lifter& l) { return change_flags(l, Opcode::or_, flag::df); }
 
-bool lift_cli(Lifter& l) { return l.call_and_end(HelperId::cli); }
-bool lift_sti(Lifter& l) { return l.call_and_end(HelperId::sti); }
+// Nobody sees the interrupt shadow unless an interrupt waits: then STI is executed again, alone, and so is a CLI in the
+// same block, in front of which it would be taken.
+bool lift_cli(Lifter& l) {
+    if (l.mode.cpl() || l.mode.is(Mode::single)) return l.call_and_end(HelperId::cli);
+    if (l.window >= 0 && l.window != l.start) l.call(HelperId::interrupt_window);
+    return change_flags(l, Opcode::and_, ~std::int64_t(flag::if_));
+}
+bool lift_sti(Lifter& l) {
+    constexpr std::int32_t room = 4096 - 15; // for the next instruction
+    if (l.mode.cpl() || l.mode.is(Mode::single) || l.next() > room) return l.call_and_end(HelperId::sti);
+    l.call(HelperId::interrupt_window);
+    l.window = l.next();
+    return change_flags(l, Opcode::or_, flag::if_);
+}
+
+static ValueId flags_image(Lifter& l) {
+    if (l.mode.is(Mode::vm86)) return l.call(HelperId::pushf_image, l.constant(l.d.operand_bytes()));
+    constexpr std::int64_t kept = ~std::int64_t(flag::arithmetic | flag::vm | flag::rf);
+    ValueId const system = l.b.binary(Opcode::and_, Type::i64, l.b.get(Type::i64, slot::rflags), l.constant(kept));
+    return l.b.binary(Opcode::or_, Type::i64, system, l.b.emit({.op = Opcode::get_flags, .type = Type::i64}));
+}
 
 bool lift_pushf(Lifter& l) {
-    ValueId const image = l.call(HelperId::pushf_image, l.constant(l.d.operand_bytes()));
+    ValueId const image = flags_image(l);
     l.push(l.b.trunc(ir::int_type(l.d.operand_bytes()), image));
     return true;
 }
@@ -100,7 +120,13 @@ bool lift_xsetbv(Lifter& l) {
     return privileged(l, [&] { return l.call_and_end(HelperId::xsetbv); });
 }
 bool lift_swapgs(Lifter& l) {
-    return privileged(l, [&] { return l.call_and_end(HelperId::swapgs); });
+    return privileged(l, [&] {
+        ValueId const now = l.b.get(Type::i64, slot::segment_base(gs));
+        ValueId const other = l.b.get(Type::i64, slot::kernel_gs_base);
+        l.b.put(Type::i64, slot::segment_base(gs), other);
+        l.b.put(Type::i64, slot::kernel_gs_base, now);
+        return true;
+    });
 }
 bool lift_invlpg(Lifter& l) {
     if (!l.is_memory(0)) return l.undefined();
@@ -212,8 +238,14 @@ bool lift_wrfsbase(Lifter& l) { return write_base(l, fs); }
 bool lift_wrgsbase(Lifter& l) { return write_base(l, gs); }
 
 // #UD, not #GP, above CPL 0 (SDM vol. 2, STAC).
-bool lift_stac(Lifter& l) { return l.mode.cpl() ? l.undefined() : l.call_and_end(HelperId::stac); }
-bool lift_clac(Lifter& l) { return l.mode.cpl() ? l.undefined() : l.call_and_end(HelperId::clac); }
+static bool change_access(Lifter& l, Opcode op, std::int64_t mask) {
+    if (l.mode.cpl()) return l.undefined();
+    change_flags(l, op, mask);
+    l.call(HelperId::select_view);
+    return true;
+}
+bool lift_stac(Lifter& l) { return change_access(l, Opcode::or_, flag::ac); }
+bool lift_clac(Lifter& l) { return change_access(l, Opcode::and_, ~std::int64_t(flag::ac)); }
 
 // --- waiting
 

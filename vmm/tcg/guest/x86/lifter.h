@@ -33,6 +33,7 @@ public:
     Decoded d;              // the current instruction
     std::int32_t start = 0; // its in-page offset
     std::int32_t next() const { return start + d.insn.length; }
+    std::int32_t window = -1; // where an STI of this block let interrupts in: the block goes on past this offset
 
     // --- operands, by position
     unsigned operand_count() const { return d.insn.operand_count_visible; }

@@ -5,7 +5,7 @@
 
 #include <sys/random.h>
 
-#include <utility>
+#include <thread>
 
 namespace vmm::tcg::x86 {
 
@@ -40,7 +40,11 @@ std::uint64_t monitor(X86Context& c, std::uint64_t a, std::uint64_t, std::uint64
     if (c.mmu->read(a, 1, &byte, c.mmu->view())) c.state.monitor_address = a;
     return 0;
 }
-std::uint64_t pause(X86Context&, std::uint64_t, std::uint64_t, std::uint64_t) { return 0; }
+std::uint64_t pause(X86Context& c, std::uint64_t, std::uint64_t, std::uint64_t) {
+    constexpr unsigned spins = 64;
+    if (++c.pauses % spins == 0) std::this_thread::yield();
+    return 0;
+}
 // SMM is never entered (see events.cpp), so RSM is always outside it.
 std::uint64_t rsm(X86Context& c, std::uint64_t, std::uint64_t, std::uint64_t) {
     c.raise(vec::ud);
@@ -81,18 +85,8 @@ std::uint64_t write_fs_gs_base(X86Context& c, std::uint64_t a, std::uint64_t b, 
     c.state.seg[a].base = b;
     return 0;
 }
-std::uint64_t swapgs(X86Context& c, std::uint64_t, std::uint64_t, std::uint64_t) {
-    std::swap(c.state.seg[gs].base, c.state.kernel_gs_base);
-    return 0;
-}
-std::uint64_t stac(X86Context& c, std::uint64_t, std::uint64_t, std::uint64_t) {
-    c.state.rflags |= flag::ac;
-    update_mode(c);
-    return 0;
-}
-std::uint64_t clac(X86Context& c, std::uint64_t, std::uint64_t, std::uint64_t) {
-    c.state.rflags &= ~flag::ac;
-    update_mode(c);
+std::uint64_t select_view(X86Context& c, std::uint64_t, std::uint64_t, std::uint64_t) {
+    c.mmu->select_view();
     return 0;
 }
 std::uint64_t rdpkru(X86Context& c, std::uint64_t, std::uint64_t, std::uint64_t) {

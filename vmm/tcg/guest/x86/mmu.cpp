@@ -59,23 +59,23 @@ void Mmu::clear_tables(Tables& t) {
     if (!t.used) return;
     t.bank.read.fill({});
     t.bank.write.fill({});
-    for (FetchEntry& e : t.fetch) e.tag = invalid_tag;
     t.used = t.has_global = false;
     ++statistics_.full_flushes;
-    ++c_.engine.fetch_epoch;
 }
 
 void Mmu::clear_space(Space& s) {
     for (Tables& t : s.views) clear_tables(t);
     s.pdes.clear();
-    s.large_first.fill(~std::uint64_t(0));
-    s.large_last.fill(0);
+    s.user_code.clear();
+    s.kernel_code.clear();
+    s.large.clear();
 }
 
 void Mmu::clear_non_global(Space& s) {
     ++statistics_.partial_flushes;
     s.pdes.clear();
-    ++c_.engine.fetch_epoch;
+    s.user_code.clear_non_global();
+    (own_kernel_code_ ? s.kernel_code : shared_kernel_code_).clear_non_global();
     for (Tables& t : s.views) {
         if (!t.used) continue;
         if (!t.has_global) {
@@ -86,21 +86,17 @@ void Mmu::clear_non_global(Space& s) {
             if (!(t.read_info[i] & global_info)) t.bank.read[i] = {};
             if (!(t.write_info[i] & global_info)) t.bank.write[i] = {};
         }
-        for (FetchEntry& e : t.fetch)
-            if (!(e.info & global_info)) e.tag = invalid_tag;
     }
 }
 
 // `globals`: global entries go too.
 void Mmu::invalidate(Space& s, std::uint64_t va, bool globals) {
     ++statistics_.page_flushes;
-    ++c_.engine.fetch_epoch;
-    unsigned half = va >> 63;
-    bool near_large = va >= s.large_first[half] && va <= s.large_last[half];
     auto drop = [&](std::uint64_t& tag, EntryInfo info) {
         if (tag == invalid_tag || (!globals && (info & global_info))) return;
         if ((tag ^ va) >> (info & page_bits_mask) == 0) tag = invalid_tag;
     };
+    bool near_large = s.large.near(va);
     for (Tables& t : s.views) {
         if (!t.used) continue;
         unsigned first = near_large ? 0 : TlbBank::slot(va), end = near_large ? TlbBank::entries : first + 1;
@@ -108,10 +104,9 @@ void Mmu::invalidate(Space& s, std::uint64_t va, bool globals) {
             drop(t.bank.read[i].tag, t.read_info[i]);
             drop(t.bank.write[i].tag, t.write_info[i]);
         }
-        first = near_large ? 0 : unsigned(va >> page_bits) % fetch_entries;
-        end = near_large ? fetch_entries : first + 1;
-        for (unsigned i = first; i < end; ++i) drop(t.fetch[i].tag, t.fetch[i].info);
     }
+    s.user_code.invalidate(va, globals);
+    (own_kernel_code_ ? s.kernel_code : shared_kernel_code_).invalidate(va, globals);
 }
 
 void Mmu::select_view() {
@@ -121,8 +116,16 @@ void Mmu::select_view() {
     else
         view_ = (s.cr4 & cr4::smap) && !(s.rflags & flag::ac) ? View::kernel_smap : View::kernel;
     bool check_alignment = view_ == View::user && (s.cr0 & cr0::am) && (s.rflags & flag::ac);
-    if (check_alignment) ++c_.engine.fetch_epoch; // all address spaces share that bank
     c_.engine.bank = check_alignment ? &empty_bank_ : &current_->views[unsigned(view_)].bank;
+    c_.engine.fetch_epoch = code(view_).epoch();
+}
+
+void Mmu::enter_space(Space& s) {
+    if (current_ == &s) return;
+    current_ = &s;
+    if (own_kernel_code_) return;
+    own_kernel_code_ = shared_kernel_code_.local();
+    shared_kernel_code_.clear_non_global();
 }
 
 bool Mmu::set_cr3(std::uint64_t value, bool keep) {
@@ -132,7 +135,7 @@ bool Mmu::set_cr3(std::uint64_t value, bool keep) {
         return false;
     }
     c_.state.cr3 = value;
-    current_ = &space_for(pcids ? value & 0xfff : 0);
+    enter_space(space_for(pcids ? value & 0xfff : 0));
     if (!keep) clear_non_global(*current_);
     select_view();
     return true;
@@ -143,10 +146,12 @@ void Mmu::reconfigure() {
     configure_watchpoints();
     current_ = &space_for(c_.state.cr4 & cr4::pcide ? c_.state.cr3 & 0xfff : 0);
     flush_all();
+    own_kernel_code_ = false;
     select_view();
 }
 
 void Mmu::flush_all() {
+    shared_kernel_code_.clear();
     for (auto& s : spaces_) {
         if (!s) continue;
         clear_space(*s);
@@ -214,14 +219,6 @@ std::optional<Translation> Mmu::translate(std::uint64_t va, Access access, View 
     return t;
 }
 
-void Mmu::note_large(std::uint64_t va, unsigned page_bits) {
-    if (page_bits == 12) return;
-    unsigned half = va >> 63;
-    std::uint64_t span = (std::uint64_t(1) << page_bits) - 1;
-    current_->large_first[half] = std::min(current_->large_first[half], va & ~span);
-    current_->large_last[half] = std::max(current_->large_last[half], va | span);
-}
-
 void Mmu::fill(std::uint64_t va, View view, Translation const& t, Access access) {
     std::uint64_t page = va & page_mask;
     GuestPhys phys = t.phys & page_mask;
@@ -261,7 +258,7 @@ void Mmu::fill(std::uint64_t va, View view, Translation const& t, Access access)
     if (!entered) return;
     ++statistics_.refills;
     tables_of_view.has_global |= t.global;
-    note_large(page, t.page_bits);
+    current_->large.note(page, t.page_bits);
     if (tiny_) [[unlikely]]
         forget_older_entries(tables_of_view, slot);
 }
@@ -274,15 +271,14 @@ void Mmu::forget_older_entries(Tables& t, unsigned slot) {
     if (oldest.tables) oldest.tables->bank.read[oldest.slot] = oldest.tables->bank.write[oldest.slot] = {};
     oldest = {&t, slot};
     if (next_filled_ % 64) return;
-    for (FetchEntry& e : t.fetch) e.tag = invalid_tag;
-    ++c_.engine.fetch_epoch;
+    current_->user_code.clear();
+    kernel_code().clear();
 }
 
 FetchResult Mmu::fetch_page(std::uint64_t address) {
     std::uint64_t const va = wrap(address, view_) & page_mask;
-    Tables& t = tables(view_);
-    FetchEntry& entry = t.fetch[unsigned(va >> page_bits) % fetch_entries];
-    if (entry.tag == va) return entry.where;
+    FetchCache& cache = code(view_);
+    if (FetchResult const* known = cache.find(va)) return *known;
     std::optional<Translation> translation = translate(wrap(address, view_), Access::execute, view_);
     if (!translation) return {};
     FetchResult where{.phys = translation->phys & page_mask};
@@ -295,9 +291,7 @@ FetchResult Mmu::fetch_page(std::uint64_t address) {
         if (where.ram_offset % page_size != 0) where.ram = nullptr;
     }
     if (where.ram) {
-        entry = {va, where, EntryInfo(translation->page_bits | (translation->global ? global_info : 0))};
-        t.has_global |= translation->global;
-        note_large(va, translation->page_bits);
+        cache.put(va, where, translation->page_bits, translation->global);
         return where;
     }
     std::array<std::uint8_t, page_size>& copy = bounce_[next_bounce_++ % bounce_.size()];

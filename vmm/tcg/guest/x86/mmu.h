@@ -2,26 +2,18 @@
 // instruction fetch, data watchpoints.
 #pragma once
 #include "vmm/tcg/guest/x86/context.h"
+#include "vmm/tcg/guest/x86/fetch_cache.h"
 #include "vmm/tcg/guest/x86/paging.h"
 
 #include <array>
 #include <atomic>
+#include <bitset>
 #include <cstdint>
 #include <memory>
 #include <mutex>
 #include <span>
 
 namespace vmm::tcg::x86 {
-
-// Where the code of one linear page lies. `host` holds the page's 4096 bytes. Without `ram` (code in device memory) the
-// bytes are a copy that the next two fetches may overwrite: do not keep a translation of them.
-struct FetchResult {
-    std::uint8_t const* host = nullptr; // null: a fault has been recorded
-    RamBlock* ram = nullptr;
-    std::uint64_t ram_offset = 0; // of the page
-    GuestPhys phys = 0;           // of the page
-    explicit operator bool() const { return host != nullptr; }
-};
 
 // What happened to translations so far; for people.
 struct MmuStatistics {
@@ -63,7 +55,7 @@ public:
     FetchResult fetch_page(std::uint64_t address);
 
     // --- what changes translations
-    // Sets engine.bank and the view for the current CPL, AC, CR4.SMAP. update_mode() calls it.
+    // Sets engine.bank, engine.fetch_epoch and the view for the current CPL, AC, CR4.SMAP. update_mode() calls it.
     void select_view();
     // MOV to CR3 with a value already checked; `keep` is bit 63 with CR4.PCIDE set. Sets state.cr3. False: #GP(0)
     // recorded (PDPTEs).
@@ -99,28 +91,37 @@ public:
     }
 
 private:
-    static constexpr unsigned spaces = 8, fetch_entries = 256;
+    static constexpr unsigned spaces = 8;
     // What a TLB entry's tag does not say: bits 0..6 log2 of the page size, bit 7 global.
     using EntryInfo = std::uint8_t;
-    struct FetchEntry {
-        std::uint64_t tag = invalid_tag;
-        FetchResult where;
-        EntryInfo info = 0;
-    };
     struct Tables {
         TlbBank bank;
         std::array<EntryInfo, TlbBank::entries> read_info{}, write_info{};
-        std::array<FetchEntry, fetch_entries> fetch;
         bool used = false, has_global = false;
+    };
+    // Which parts of the address space have been seen in large pages: INVLPG there must look at every entry.
+    class LargePages {
+    public:
+        void note(std::uint64_t va, unsigned page_bits) {
+            if (page_bits == 12) return;
+            if (page_bits == 30) return void(gigabytes_.set(va >> 30 & 63));
+            regions_.set(va >> 21 & 4095);
+            if (page_bits == 22) regions_.set((va >> 21 ^ 1) & 4095);
+        }
+        bool near(std::uint64_t va) const { return regions_.test(va >> 21 & 4095) || gigabytes_.test(va >> 30 & 63); }
+        void clear() { regions_.reset(), gigabytes_.reset(); }
+
+    private:
+        std::bitset<4096> regions_; // of 2 MiB
+        std::bitset<64> gigabytes_;
     };
     struct Space {
         std::array<Tables, view_count> views;
         PdeCache pdes;
+        FetchCache user_code, kernel_code;
+        LargePages large;
         std::uint64_t pcid = 0, last_used = 0;
         bool valid = false;
-        // Lowest and highest address seen in a large page, for each half of the address space: INVLPG inside must look
-        // at every entry.
-        std::array<std::uint64_t, 2> large_first{}, large_last{};
     };
 
     Tables& tables(View view) {
@@ -128,6 +129,11 @@ private:
         t.used = true;
         return t;
     }
+    // Supervisor code is the same in every address space as long as only global pages hold some; once they do not,
+    // each space has its own.
+    FetchCache& kernel_code() { return own_kernel_code_ ? current_->kernel_code : shared_kernel_code_; }
+    FetchCache& code(View view) { return view == View::user ? current_->user_code : kernel_code(); }
+    void enter_space(Space& s);
     std::uint64_t wrap(std::uint64_t va, View view) const;
     bool canonical(std::uint64_t va) const;
     Space& space_for(std::uint64_t pcid);
@@ -140,7 +146,6 @@ private:
     std::optional<Translation> translate(std::uint64_t va, Access access, View view);
     void fill(std::uint64_t va, View view, Translation const& t, Access access);
     void forget_older_entries(Tables& t, unsigned slot);
-    void note_large(std::uint64_t va, unsigned page_bits);
     // One page's part of an access.
     struct Part {
         GuestPhys phys;
@@ -164,6 +169,8 @@ private:
     unsigned listener_;
     std::array<std::unique_ptr<Space>, spaces> spaces_;
     Space* current_ = nullptr;
+    FetchCache shared_kernel_code_;
+    bool own_kernel_code_ = false;
     View view_ = View::kernel;
     std::uint64_t use_counter_ = 0;
     std::atomic<bool> flush_requested_{false};

@@ -36,28 +36,26 @@ class PdeCache {
 public:
     struct Entry {
         std::uint64_t tag = ~std::uint64_t(0); // va >> size of a level-1 table's reach
+        std::uint64_t generation = 0;          // good in this one only
         std::uint8_t* host = nullptr;
         RamBlock* ram = nullptr;
         std::uint64_t ram_offset = 0;
         bool writable = false, user = false, no_execute = false;
     };
-    void clear() {
-        if (!used_) return;
-        entries_.fill({});
-        used_ = false;
-    }
+    void clear() { ++generation_; }
     Entry const* find(std::uint64_t tag) const {
         Entry const& e = entries_[tag % entries_.size()];
-        return e.tag == tag ? &e : nullptr;
+        return e.tag == tag && e.generation == generation_ ? &e : nullptr;
     }
     void put(Entry const& e) {
-        entries_[e.tag % entries_.size()] = e;
-        used_ = true;
+        Entry& place = entries_[e.tag % entries_.size()];
+        place = e;
+        place.generation = generation_;
     }
 
 private:
     std::array<Entry, 64> entries_{};
-    bool used_ = false;
+    std::uint64_t generation_ = 1;
 };
 
 // Used on the vCPU's thread only.
