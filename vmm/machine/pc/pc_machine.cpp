@@ -33,6 +33,19 @@ void apply_boot_entry(x86::State& s, firmware::BootEntry const& entry) {
     s.idtr = {entry.idt.base, entry.idt.limit};
 }
 
+// Memory types as PC firmware leaves them on every CPU (SDM vol. 3 11.11): write-back but for the legacy video window
+// and the space of devices below 4 GiB, which starts at `hole`; the ROM area is write-protected.
+void apply_boot_memory_types(x86::Mtrr& mtrr, std::uint64_t hole, unsigned physical_bits) {
+    constexpr std::uint64_t uncached = 0, write_protected = 5, write_back = 6, eight = 0x0101010101010101;
+    constexpr std::uint64_t enabled = 1u << 11, fixed_enabled = 1u << 10;
+    mtrr.fixed.fill(eight * write_protected);
+    mtrr.fixed[0] = mtrr.fixed[1] = eight * write_back; // 64 KiB each to 0x80000, 16 KiB to 0xa0000
+    mtrr.fixed[2] = eight * uncached;                   // 0xa0000 to 0xc0000
+    mtrr.variable[0] = hole | uncached;
+    mtrr.variable[1] = (((std::uint64_t(1) << physical_bits) - 1) & ~(4 * GiB - hole - 1)) | enabled;
+    mtrr.def_type = enabled | fixed_enabled | write_back;
+}
+
 } // namespace
 
 Result<std::unique_ptr<PcMachine>> PcMachine::create(PcConfig config, Needs needs) {
@@ -441,9 +454,13 @@ Result<void> PcMachine::prepare_boot() {
     auto smbios = TRY(firmware::place_smbios_tables(memory_, smbios_config, tables.range.first));
     if (smbios) platform.acpi_tables.push_back(*smbios);
     firmware::BootEntry entry = TRY(kernel_->load(memory_, platform));
-    x86::State state = cpus_[0].vcpu->state();
-    apply_boot_entry(state, entry);
-    cpus_[0].vcpu->set_state(state);
+    std::uint64_t hole = below_4g_ > low_ram_split ? low_ram_limit : low_ram_split;
+    for (Cpu& cpu : cpus_) {
+        x86::State state = cpu.vcpu->state();
+        apply_boot_memory_types(state.mtrr, hole, config_.cpu_model.physical_bits);
+        if (&cpu == &cpus_[0]) apply_boot_entry(state, entry);
+        cpu.vcpu->set_state(state);
+    }
     return {};
 }
 
