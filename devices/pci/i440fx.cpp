@@ -141,6 +141,7 @@ void I440fx::apply_smram() {
 }
 
 void I440fx::enable_shadow_ram() {
+    AddressSpace::Batch batch(needs_.memory); // one change of the map, not thirteen
     function_.write(reg_pam0, 1, pam_both << 4);
     for (unsigned i = 1; i < 7; ++i) function_.write(reg_pam0 + i, 1, pam_both << 4 | pam_both);
 }

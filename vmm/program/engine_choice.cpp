@@ -52,6 +52,16 @@ Result<kvm::KvmOptions> kvm_options(Config const& config, AccelConfig const& acc
     return options;
 }
 
+// What the user wrote, of which another engine further on is no cure.
+Result<void> check_properties(Config const& config, AccelConfig const& accel) {
+    if (accel.name == "kvm") {
+        TRY(kvm_options(config, accel));
+    } else {
+        TRY(tcg_options(config, accel));
+    }
+    return {};
+}
+
 Result<ChosenEngine> make(Config const& config, AccelConfig const& accel, kvm::KvmApi& api, kvm::HostFacts const& host,
                           Log& log) {
     if (accel.name == "kvm") {
@@ -75,6 +85,9 @@ Result<ChosenEngine> choose_engine(Config const& config, kvm::KvmApi& api, kvm::
         if (chosen) chosen->why = why;
         return chosen;
     }
+    for (AccelConfig const& accel : config.accels)
+        if (auto good = check_properties(config, accel); !good)
+            return good.error().with_prefix(fmt::format("-accel {}", accel.name));
     std::string reasons;
     for (std::size_t n = 0; n < config.accels.size(); ++n) {
         AccelConfig const& accel = config.accels[n];

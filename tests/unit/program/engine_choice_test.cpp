@@ -72,6 +72,29 @@ TEST_F(EngineChoice, translator_properties_are_checked) {
     EXPECT_TRUE(with("torture", "77"));
     EXPECT_FALSE(with("torture", "much"));
 }
+TEST_F(EngineChoice, bad_properties_end_a_list_too_whatever_follows) {
+    for (auto const& [name, value] : {std::pair{"kernel-irqchip", "maybe"},
+                                      {"kernel-irqchip", ""},
+                                      {"dirty-ring-size", "1000"},
+                                      {"dirty-ring-size", "-1"},
+                                      {"dirty-ring-size", "4096k"},
+                                      {"dirty-ring-size", "99999999999999999999"}}) {
+        auto chosen = choose({{.name = "kvm", .properties = {.items = {{name, value}}}}, wants_tcg});
+        ASSERT_FALSE(chosen) << name << "=" << value;
+        EXPECT_NE(chosen.error().message().find(name), std::string::npos) << chosen.error().message();
+    }
+    kvm.open_error = ENOENT; // nor does a KVM that is not there hide them
+    EXPECT_FALSE(choose({wants_tcg, {.name = "kvm", .properties = {.items = {{"kernel-irqchip", "7"}}}}}));
+}
+TEST_F(EngineChoice, kernel_irqchip_is_on_unless_said_otherwise) {
+    for (auto const& [value, there] : {std::pair{"", true}, {"on", true}, {"split", true}, {"off", false}}) {
+        AccelConfig accel = wants_kvm;
+        if (*value) accel.properties.items = {{"kernel-irqchip", value}};
+        auto chosen = choose({accel});
+        ASSERT_TRUE(chosen) << value;
+        EXPECT_EQ(chosen->engine->controllers() != nullptr, there) << value;
+    }
+}
 TEST_F(EngineChoice, bad_properties_are_refused) {
     config.machine.properties.items = {{"kernel-irqchip", "maybe"}};
     EXPECT_FALSE(choose({wants_kvm}));
