@@ -27,7 +27,8 @@ public:
 class IoEngine {
 public:
     virtual ~IoEngine() = default;
-    virtual std::unique_ptr<FileIo> open(int fd) = 0;
+    // `page_cache`: the descriptor was opened without O_DIRECT, so that large requests are copies rather than waits.
+    virtual std::unique_ptr<FileIo> open(int fd, bool page_cache) = 0;
 };
 
 std::unique_ptr<FileIo> make_threaded_file_io(WorkerPool& pool, int fd);

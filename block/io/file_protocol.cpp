@@ -281,7 +281,9 @@ Task<Result<std::unique_ptr<BlockDevice>>> open_file(BlockContext& context, Open
     if (options.aio == AioEngine::io_uring && !context.uring)
         co_return error("aio=io_uring was specified, but io_uring is not available on this host");
     bool ring = context.uring && options.aio != AioEngine::threads;
-    setup.io = ring ? context.uring->open(setup.fd.get()) : make_threaded_file_io(context.pool, setup.fd.get());
+    bool page_cache = !bypasses_page_cache(options.cache);
+    setup.io =
+        ring ? context.uring->open(setup.fd.get(), page_cache) : make_threaded_file_io(context.pool, setup.fd.get());
     std::unique_ptr<BlockDevice> device = std::make_unique<HostFile>(context, std::move(setup));
     co_return align_requests(std::move(device));
 }

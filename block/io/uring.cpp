@@ -34,7 +34,7 @@ public:
         loop_.watch(ring_.ring_fd, Ready::read, [this](Ready) { reap(); });
         return {};
     }
-    std::unique_ptr<FileIo> open(int fd) override;
+    std::unique_ptr<FileIo> open(int fd, bool page_cache) override;
 
     // Prepares a request with `fill(sqe)` and waits for its result: bytes or -errno. A request the kernel finishes at
     // once (page cache) does not suspend.
@@ -97,7 +97,7 @@ private:
 
 class UringFileIo final : public FileIo {
 public:
-    UringFileIo(UringEngine& engine, int fd) : engine_(engine), fd_(fd) {}
+    UringFileIo(UringEngine& engine, int fd, bool page_cache) : engine_(engine), fd_(fd), page_cache_(page_cache) {}
 
     Task<Result<void>> read(std::uint64_t offset, IoSpans to) override { return transfer(false, offset, to.parts); }
     Task<Result<void>> write(std::uint64_t offset, ConstIoSpans from) override {
@@ -126,12 +126,17 @@ private:
         return Error(std::strerror(-rc), -rc);
     }
     Task<Result<void>> transfer(bool writing, std::uint64_t offset, std::span<iovec const> parts);
+    // Copying this much to or from the page cache takes longer than waking a kernel thread: the loop's thread has
+    // better things to do meanwhile. Shorter requests are copied by the submitting call.
+    static constexpr std::uint64_t worker_bytes = 65536;
     UringEngine& engine_;
     int fd_;
+    bool page_cache_;
 };
 
 Task<Result<void>> UringFileIo::transfer(bool writing, std::uint64_t offset, std::span<iovec const> parts) {
     std::uint64_t const length = ConstIoSpans(parts).size_bytes();
+    bool const on_worker = page_cache_ && length >= worker_bytes;
     IoVector rest; // what is left after a short transfer, or one IOV_MAX-sized piece
     std::uint64_t done = 0;
     while (done < length) {
@@ -141,11 +146,12 @@ Task<Result<void>> UringFileIo::transfer(bool writing, std::uint64_t offset, std
             now = rest.spans().parts;
         }
         unsigned count = unsigned(std::min<std::size_t>(now.size(), IOV_MAX));
-        auto fill = [this, writing, now, count, at = offset + done](io_uring_sqe* sqe) {
+        auto fill = [this, writing, now, count, on_worker, at = offset + done](io_uring_sqe* sqe) {
             if (writing)
                 io_uring_prep_writev(sqe, fd_, now.data(), count, at);
             else
                 io_uring_prep_readv(sqe, fd_, now.data(), count, at);
+            if (on_worker) sqe->flags |= IOSQE_ASYNC;
         };
         int rc = co_await engine_.request(fill);
         if (rc == -EAGAIN || rc == -EINTR) continue;
@@ -160,7 +166,9 @@ Task<Result<void>> UringFileIo::transfer(bool writing, std::uint64_t offset, std
     co_return Result<void>{};
 }
 
-std::unique_ptr<FileIo> UringEngine::open(int fd) { return std::make_unique<UringFileIo>(*this, fd); }
+std::unique_ptr<FileIo> UringEngine::open(int fd, bool page_cache) {
+    return std::make_unique<UringFileIo>(*this, fd, page_cache);
+}
 
 } // namespace
 

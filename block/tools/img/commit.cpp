@@ -1,4 +1,5 @@
 // vmm-img commit
+#include "block/core/buffer_pool.h"
 #include "block/core/chain.h"
 #include "block/core/sync.h"
 #include "block/tools/common/interrupts.h"
@@ -13,7 +14,7 @@ namespace vmm::block {
 
 namespace {
 
-constexpr std::uint64_t chunk_bytes = 2 << 20;
+constexpr std::uint64_t chunk_bytes = 256 << 10;
 constexpr std::size_t in_flight = 8;
 
 struct CommitCommand {
@@ -117,9 +118,9 @@ private:
             flags.may_unmap = true;
             CO_TRY(co_await write_zeroes(base_, at, length, flags));
         } else {
-            AlignedBuffer buffer(length);
+            BufferPool::Lease buffer = buffers_.take();
             if (!buffer) co_return error("Out of memory");
-            Bytes all = buffer.bytes();
+            Bytes all = buffer.bytes(length);
             CO_TRY(co_await read_bytes(top_, at, all));
             CO_TRY(co_await write_bytes(base_, at, all));
         }
@@ -132,6 +133,7 @@ private:
     RateLimit rate_;
     Progress& progress_;
     Interrupts& interrupts_;
+    BufferPool buffers_{chunk_bytes};
 };
 
 Task<Result<void>> commit(Tool& tool, CommitCommand command, Progress& progress, Interrupts& interrupts) {

@@ -1,4 +1,5 @@
 // vmm-img compare
+#include "block/core/buffer_pool.h"
 #include "block/core/chain.h"
 #include "block/core/sync.h"
 #include "block/tools/common/interrupts.h"
@@ -12,7 +13,7 @@ namespace vmm::block {
 
 namespace {
 
-constexpr std::uint64_t chunk_bytes = 1 << 20;
+constexpr std::uint64_t chunk_bytes = 512 << 10;
 constexpr std::size_t in_flight = 8;
 constexpr std::uint64_t sector_bytes = 512;
 constexpr int status_differ = 1, status_failed = 2;
@@ -112,9 +113,9 @@ private:
     }
 
     Task<Result<void>> check_zero(Image& image, std::uint64_t at, std::uint64_t length) {
-        AlignedBuffer buffer(length);
+        BufferPool::Lease buffer = buffers_.take();
         if (!buffer) co_return error("Out of memory");
-        Bytes all = buffer.bytes();
+        Bytes all = buffer.bytes(length);
         CO_TRY(co_await read(image, at, all));
         if (!is_zero(ConstBytes(all))) {
             auto byte = std::ranges::find_if(all, [](std::uint8_t b) { return b != 0; });
@@ -125,14 +126,14 @@ private:
     }
 
     Task<Result<void>> compare(std::uint64_t at, std::uint64_t length) {
-        AlignedBuffer a(length), b(length);
+        BufferPool::Lease a = buffers_.take(), b = buffers_.take();
         if (!a || !b) co_return error("Out of memory");
-        Bytes all_a = a.bytes(), all_b = b.bytes();
+        Bytes all_a = a.bytes(length), all_b = b.bytes(length);
         std::vector<Task<Result<void>>> reads;
         reads.push_back(read(first_, at, all_a));
         reads.push_back(read(second_, at, all_b));
         CO_TRY(co_await when_all(std::move(reads)));
-        if (std::memcmp(a.data(), b.data(), length) != 0) {
+        if (std::memcmp(all_a.data(), all_b.data(), length) != 0) {
             auto differ = std::ranges::mismatch(all_a, all_b);
             found(at + std::uint64_t(differ.in1 - all_a.begin()) / sector_bytes * sector_bytes);
         }
@@ -145,6 +146,7 @@ private:
     bool strict_;
     Progress& progress_;
     Interrupts& interrupts_;
+    BufferPool buffers_{chunk_bytes};
     std::uint64_t mismatch_ = UINT64_MAX; // lowest difference found: earlier chunks are always started first
     bool status_mismatch_ = false;
 };

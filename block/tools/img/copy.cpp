@@ -8,12 +8,14 @@
 namespace vmm::block {
 
 namespace {
-constexpr std::uint64_t default_chunk = 2 * MiB, salvage_bytes = 512;
+// Small enough that several stay in the CPU's caches between being read and written, large enough for any disk.
+constexpr std::uint64_t default_chunk = 256 * KiB, salvage_bytes = 512;
+constexpr std::uint64_t largest_cluster = 2 * MiB;
 
 // The size of a cluster in which the target allocates, or 1.
 std::uint64_t cluster_of(Image& target) {
     std::uint64_t wanted = std::max<std::uint64_t>(target.limits().opt_transfer, 1);
-    return is_power_of_two(wanted) && wanted <= default_chunk ? wanted : 1;
+    return is_power_of_two(wanted) && wanted <= largest_cluster ? wanted : 1;
 }
 } // namespace
 
@@ -24,6 +26,7 @@ CopyJob::CopyJob(Tool& tool, std::vector<Image*> sources, Image& target, CopyOpt
       granularity_(std::max(options.sparse_bytes, cluster_of(target))) {
     if (options_.compress) chunk_bytes_ = granularity_ = target.capabilities().compressed->cluster_size_bytes();
     chunk_bytes_ = std::max(chunk_bytes_, granularity_);
+    buffers_.emplace(chunk_bytes_);
 }
 
 std::pair<Image*, std::uint64_t> CopyJob::source_at(std::uint64_t offset) const {
@@ -138,12 +141,17 @@ Task<Result<void>> CopyJob::await_write(Task<Result<void>> write, std::uint64_t 
 
 Task<Result<void>> CopyJob::copy(std::uint64_t offset, std::uint64_t length, std::uint64_t ticket, bool zero) {
     std::uint64_t target_at = offset - options_.source_offset;
-    AlignedBuffer buffer(zero ? 0 : length);
+    BufferPool::Lease buffer;
+    Bytes all;
     Result<void> result;
     if (!zero) {
-        if (!buffer) result = Error("Out of memory", ENOMEM);
-        Bytes all = buffer.bytes();
-        if (result.ok()) result = co_await read(offset, all);
+        buffer = buffers_->take();
+        if (buffer) {
+            all = buffer.bytes(length);
+            result = co_await read(offset, all);
+        } else {
+            result = Error("Out of memory", ENOMEM);
+        }
     }
     bool ordered = !options_.out_of_order && !options_.compress;
     while (ordered && turn_ != ticket) co_await turn_changed_.wait();
@@ -153,8 +161,7 @@ Task<Result<void>> CopyJob::copy(std::uint64_t offset, std::uint64_t length, std
     }
     ZeroFlags flags;
     flags.may_unmap = true;
-    ConstBytes data = buffer.bytes();
-    Task<Result<void>> work = zero ? write_zeroes(target_, target_at, length, flags) : write(target_at, data);
+    Task<Result<void>> work = zero ? write_zeroes(target_, target_at, length, flags) : write(target_at, all);
     if (ordered)
         result = co_await await_write(std::move(work), ticket);
     else

@@ -1,5 +1,6 @@
 // CopyJob: the bytes of one or several images into another: several requests in flight, holes skipped.
 #pragma once
+#include "block/core/buffer_pool.h"
 #include "block/core/chain.h"
 #include "block/core/image.h"
 #include "block/core/sync.h"
@@ -61,7 +62,8 @@ private:
     Interrupts& interrupts_;
     RateLimit rate_;
     std::uint64_t chunk_bytes_, granularity_;
-    std::uint64_t turn_ = 0; // the ticket whose write may begin
+    std::optional<BufferPool> buffers_; // of chunk_bytes_
+    std::uint64_t turn_ = 0;            // the ticket whose write may begin
     AsyncCondition turn_changed_;
 };
 
