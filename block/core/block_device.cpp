@@ -1,6 +1,7 @@
 #include "block/core/block_device.h"
 
 #include "block/core/capabilities.h"
+#include "block/core/image.h"
 
 #include <algorithm>
 #include <cerrno>
@@ -80,6 +81,19 @@ Result<Preallocation> parse_preallocation(std::string_view name) {
     for (std::size_t i = 0; i < std::size(preallocation_names); ++i)
         if (preallocation_names[i] == name) return Preallocation(i);
     return error("Parameter 'preallocation' does not accept value '{}'", name);
+}
+
+Task<Result<bool>> write_if_zero(Image& image, std::uint64_t offset, ConstIoSpans from, Durability durability) {
+    SparseCapable* sparse = image.capabilities().sparse;
+    if (!sparse || from.size_bytes() == 0 || !is_zero(from)) co_return false;
+    ZeroFlags flags;
+    flags.may_unmap = image.zero_detection() == DetectZeroes::unmap;
+    flags.no_fallback = true; // which would come back to write()
+    flags.durability = durability;
+    Result<void> zeroed = co_await sparse->write_zeroes(offset, from.size_bytes(), flags);
+    if (zeroed.ok()) co_return true;
+    if (zeroed.error().errno_value() == ENOTSUP) co_return false;
+    co_return zeroed.error();
 }
 
 } // namespace vmm::block

@@ -16,6 +16,7 @@ class CompressedWrites;
 class InfoSource;
 class Amendable;
 class BackingLink;
+class Emptyable;
 class DirtyBitmaps;
 class DebugEvents;
 
@@ -32,6 +33,7 @@ struct Capabilities {
     Amendable* amendable = nullptr;
     BackingLink* backing_link = nullptr;
     DirtyBitmaps* bitmaps = nullptr;
+    Emptyable* emptyable = nullptr;
     DebugEvents* debug = nullptr;
 };
 

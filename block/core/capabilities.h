@@ -163,6 +163,14 @@ public:
                                      std::function<void(std::uint64_t, std::uint64_t)> progress) = 0;
 };
 
+// Forgetting everything this layer holds, so that all of it comes from the backing file again (`commit`).
+class Emptyable {
+public:
+    virtual ~Emptyable() = default;
+    // No other request may be in flight. Snapshots keep what they hold. The file shrinks where it can.
+    virtual Task<Result<void>> make_empty() = 0;
+};
+
 // Changing the name of the backing file stored in the image (`rebase`); empty: none. Does not touch any data.
 class BackingLink {
 public:

@@ -2,6 +2,7 @@
 
 #include "block/core/aligned_device.h"
 #include "block/core/capabilities.h"
+#include "block/core/common_options.h"
 #include "vmm/base/log.h"
 
 #include <sys/stat.h>
@@ -63,12 +64,8 @@ Result<void> normalize(OpenOptions& options) {
     }
     if (auto name = options.tree.text("file.filename"); name && options.filename.empty()) options.filename = *name;
     if (auto name = options.tree.text("filename"); name && options.filename.empty()) options.filename = *name;
-    if (options.tree.has("read-only")) {
-        options.read_only = TRY(options.tree.boolean("read-only", false));
-        options.tree.erase("read-only");
-    }
     if (options.filename.starts_with("json:")) return normalize(options);
-    return {};
+    return take_common_options(options);
 }
 
 // The options of the protocol level under `options`.
@@ -134,6 +131,7 @@ Task<Result<std::unique_ptr<Image>>> open_layer(BlockContext& context, OpenOptio
     CO_TRY_ASSIGN(std::unique_ptr<Image> image, co_await format->open(std::move(args)));
     image->set_filename(options.filename);
     if (guessed_raw) image->set_probed_raw();
+    image->set_detect_zeroes(options.detect_zeroes);
     co_return std::move(image);
 }
 

@@ -1,6 +1,7 @@
 // Image: an opened image of some format: a BlockDevice with a file (or several) under it and perhaps a backing image.
 #pragma once
 #include "block/core/block_device.h"
+#include "block/core/open_options.h"
 
 #include <memory>
 #include <string>
@@ -44,12 +45,19 @@ public:
     // The format was guessed as raw: writes that would make the first sector look like another format are refused.
     bool probed_raw() const { return probed_raw_; }
     void set_probed_raw() { probed_raw_ = true; }
+    // Whether writes of nothing but zeroes become zero requests; the driver's write() does that (write_if_zero).
+    DetectZeroes zero_detection() const { return zero_detection_; }
+    void set_detect_zeroes(DetectZeroes mode) { zero_detection_ = mode; }
 
 private:
     std::string filename_;
     std::string full_backing_filename_;
     std::unique_ptr<Image> backing_;
     bool probed_raw_ = false;
+    DetectZeroes zero_detection_ = DetectZeroes::off;
 };
+
+// For write() of an image with zero_detection(): true when `from` was nothing but zeroes and has been written as such.
+Task<Result<bool>> write_if_zero(Image& image, std::uint64_t offset, ConstIoSpans from, Durability durability);
 
 } // namespace vmm::block

@@ -99,13 +99,13 @@ Value info_value(ImageInfo const& info) {
     if (details.cluster_size_bytes) v.set("cluster-size", *details.cluster_size_bytes);
     v.set("format", info.format);
     if (info.actual_size_bytes) v.set("actual-size", *info.actual_size_bytes);
-    if (details.encrypted) v.set("encrypted", true);
     if (details.compressed) v.set("compressed", true);
     if (!details.specific_type.empty()) {
         Value specific;
         specific.set("type", details.specific_type).set("data", details.specific_data);
         v.set("format-specific", std::move(specific));
     }
+    if (details.encrypted) v.set("encrypted", true);
     if (!info.full_backing_filename.empty() && !info.backing.filename.empty())
         v.set("full-backing-filename", info.full_backing_filename);
     if (!info.backing.filename.empty()) v.set("backing-filename", info.backing.filename);

@@ -49,7 +49,14 @@ Result<AioEngine> parse_aio_engine(std::string_view text) {
 Result<DiscardMode> parse_discard_mode(std::string_view text) {
     if (text == "off" || text == "ignore") return DiscardMode::ignore;
     if (text == "on" || text == "unmap") return DiscardMode::unmap;
-    return error("Invalid discard option: {}", text);
+    return error("Invalid discard option");
+}
+
+Result<DetectZeroes> parse_detect_zeroes(std::string_view text) {
+    if (text == "off") return DetectZeroes::off;
+    if (text == "on") return DetectZeroes::on;
+    if (text == "unmap") return DetectZeroes::unmap;
+    return error("invalid parameter value: {}", text);
 }
 
 Result<OptionValues> parse_json_options(std::string_view json_text) {

@@ -30,6 +30,7 @@ enum class LockMode : std::uint8_t { automatic, on, off }; // automatic: on wher
 Result<CacheMode> parse_cache_mode(std::string_view text);
 Result<AioEngine> parse_aio_engine(std::string_view text);
 Result<DiscardMode> parse_discard_mode(std::string_view text);
+Result<DetectZeroes> parse_detect_zeroes(std::string_view text);
 
 // Where the backing chain comes from.
 enum class BackingChoice : std::uint8_t {

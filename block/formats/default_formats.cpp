@@ -3,6 +3,7 @@
 #include "block/formats/blkdebug/blkdebug.h"
 #include "block/formats/cloop/cloop.h"
 #include "block/formats/cow/cow.h"
+#include "block/formats/luks/luks_image.h"
 #include "block/formats/null_co/null_co.h"
 #include "block/formats/qcow/qcow.h"
 #include "block/formats/qcow2/qcow2.h"
@@ -27,6 +28,7 @@ FormatTable default_formats() {
     table.add(qcow2_format());
     table.add(vmdk_format());
     table.add(vdi_format());
+    table.add(luks_format());
     table.add(file_protocol());
     table.add(host_device_protocol());
     table.add(host_cdrom_protocol());

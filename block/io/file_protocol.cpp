@@ -28,6 +28,7 @@ public:
     struct Setup {
         std::string filename;
         UniqueFd fd;
+        UniqueFd lock_fd; // holds the locks, when there are any
         std::unique_ptr<FileIo> io;
         std::uint64_t size = 0;
         bool is_device = false, read_only = false;
@@ -36,7 +37,6 @@ public:
         std::uint32_t alignment = 1;
     };
     HostFile(BlockContext& context, Setup setup) : context_(context), s_(std::move(setup)) {}
-    ~HostFile() override { unlock_image(s_.fd.get()); }
 
     std::uint64_t size_bytes() const override { return s_.size; }
     bool read_only() const override { return s_.read_only; }
@@ -258,6 +258,15 @@ std::uint32_t alignment_of(int fd, bool is_device, CacheMode cache) {
     return is_device ? std::uint32_t(std::max(sector, 512)) : 4096;
 }
 
+// The same file opened once more. io_uring keeps a reference to a file it works on until some time after close(), or
+// after the process was killed; locks on a description it never sees are gone at once.
+Result<UniqueFd> open_for_locks(int fd, std::string const& path) {
+    UniqueFd again(::open(fmt::format("/proc/self/fd/{}", fd).c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK));
+    if (!again) again = UniqueFd(::open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK)); // no /proc
+    if (!again) return error_from_errno(errno, "Could not open '{}'", path);
+    return again;
+}
+
 Task<Result<std::unique_ptr<BlockDevice>>> open_file(BlockContext& context, OpenOptions options) {
     HostFile::Setup setup;
     setup.filename = plain_path(options.filename);
@@ -276,7 +285,8 @@ Task<Result<std::unique_ptr<BlockDevice>>> open_file(BlockContext& context, Open
     bool lock = options.locking == LockMode::on || (options.locking == LockMode::automatic && can_lock(setup.fd.get()));
     if (lock) {
         LockRequest request = lock_request(options, setup.read_only);
-        CO_TRY(lock_image(setup.fd.get(), request, setup.filename));
+        CO_TRY_ASSIGN(setup.lock_fd, open_for_locks(setup.fd.get(), setup.filename));
+        CO_TRY(lock_image(setup.lock_fd.get(), request, setup.filename));
     }
     if (options.aio == AioEngine::io_uring && !context.uring)
         co_return error("aio=io_uring was specified, but io_uring is not available on this host");

@@ -101,13 +101,6 @@ bool can_lock(int fd) {
     return fcntl(fd, F_OFD_GETLK, &lock) == 0;
 }
 
-void unlock_image(int fd) {
-    struct flock lock {};
-    lock.l_type = F_UNLCK;
-    lock.l_whence = SEEK_SET; // l_len 0: to the end
-    fcntl(fd, F_OFD_SETLK, &lock);
-}
-
 Result<void> lock_image(int fd, LockRequest request, std::string const& filename) {
     auto has = [](AccessSet set, int n) { return (set >> n & 1) != 0; };
     for (int n = 0; n < access_count; ++n) {

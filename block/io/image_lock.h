@@ -24,13 +24,10 @@ struct LockRequest {
     AccessSet shares = all_access; // what others may do at the same time
 };
 
-// Takes the locks on `fd`; they last as long as its open file description. The error is QEMU's two lines, then who
-// holds it: `Failed to get "write" lock\nIs another process using the image [x]?\nIt is in use by PID 12
-// (qemu-system-x86).`
+// Takes the locks on `fd`; they last as long as its open file description, which io_uring must never see (it keeps one
+// alive for some time after close()). The error is QEMU's two lines, then who holds it: `Failed to get "write" lock\nIs
+// another process using the image [x]?\nIt is in use by PID 12 (qemu-system-x86).`
 Result<void> lock_image(int fd, LockRequest request, std::string const& filename);
-// Gives all locks back at once. close() alone is not enough: io_uring drops its reference to the file some time later,
-// and the next opener would still see the locks.
-void unlock_image(int fd);
 // Whether the file system of `fd` supports OFD locks.
 bool can_lock(int fd);
 

@@ -127,8 +127,9 @@ private:
     }
     Task<Result<void>> transfer(bool writing, std::uint64_t offset, std::span<iovec const> parts);
     // Copying this much to or from the page cache takes longer than waking a kernel thread: the loop's thread has
-    // better things to do meanwhile. Shorter requests are copied by the submitting call.
-    static constexpr std::uint64_t worker_bytes = 65536;
+    // better things to do meanwhile. Shorter requests (a table of the usual size is one) are copied by the submitting
+    // call.
+    static constexpr std::uint64_t worker_bytes = 131072;
     UringEngine& engine_;
     int fd_;
     bool page_cache_;

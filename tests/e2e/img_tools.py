@@ -157,6 +157,73 @@ SCENARIOS = {
         "qemu-img measure -O qcow2 a.qcow2", "qemu-img convert --bitmaps -O qcow2 a.qcow2 bmo.qcow2",
         "qemu-img info bmo.qcow2", "qemu-img amend -o foo=1 a.qcow2", "qemu-img amend -o cluster_size=4k a.qcow2",
         "qemu-img amend -o lazy_refcounts=on -q a.qcow2", "qemu-img amend -o size=16M a.qcow2", "qemu-img info a.qcow2"]),
+    "commit_empties": (True, CHAIN + [
+        "qemu-img convert -O raw b.qcow2 whole.raw", "qemu-img commit -p b.qcow2", "qemu-img map b.qcow2",
+        "qemu-img map --output=json b.qcow2", "qemu-img check -q b.qcow2", "qemu-img compare b.qcow2 whole.raw",
+        "qemu-img compare a.qcow2 whole.raw", "qemu-io -c 'write -P 4 2M 64k' b.qcow2", "qemu-img snapshot -c s b.qcow2",
+        "qemu-io -c 'write -P 5 2M 128k' b.qcow2", "qemu-img commit -q b.qcow2", "qemu-img check b.qcow2",
+        "qemu-io -c 'read -P 5 2M 128k' b.qcow2", "qemu-img snapshot -a s b.qcow2", "qemu-io -c 'read -P 4 2M 64k' b.qcow2",
+        "qemu-img check b.qcow2", "qemu-img commit -d b.qcow2", "qemu-img create -q -f qcow base.qcow 1M",
+        "qemu-img create -q -f qcow2 -b base.qcow -F qcow o.qcow2", "qemu-io -c 'write -P 9 4k 8k' o.qcow2",
+        "qemu-img commit -f qcow2 o.qcow2", "qemu-io -f qcow -c 'read -P 9 4k 8k' base.qcow",
+        "qemu-img create -q -f qcow2 -b base.qcow -F qcow big.qcow2 4M", "qemu-io -c 'write -P 9 3M 8k' big.qcow2",
+        "qemu-img create -q -f raw base.raw 1M", "qemu-img create -q -f qcow2 -b base.raw -F raw grow.qcow2 4M",
+        "qemu-io -c 'write -P 9 3M 8k' grow.qcow2", "qemu-img commit grow.qcow2", "qemu-img info base.raw",
+        "qemu-io -f raw -c 'read -P 9 3M 8k' base.raw"]),
+    "open_options": (True, QCOW2 + [
+        "qemu-img info --image-opts driver=qcow2,file.driver=file,file.filename=a.qcow2,file.locking=off",
+        "qemu-img compare --image-opts driver=raw,file.filename=a.raw,cache.direct=on driver=qcow2,file.filename=a.qcow2,cache.no-flush=on",
+        "qemu-io --image-opts -c 'read -P 2 1M 64k' driver=qcow2,file.filename=a.qcow2,cache.direct=off,discard=unmap",
+        "qemu-io --image-opts -c 'read 0 1' driver=qcow2,file.filename=a.qcow2,discard=foo",
+        "qemu-io --image-opts -c 'read 0 1' driver=qcow2,file.filename=a.qcow2,detect-zeroes=foo",
+        "qemu-io --image-opts -c 'write -P 0 1M 64k' -c 'write -P 0 1152k 1k' driver=qcow2,file.filename=a.qcow2,detect-zeroes=on",
+        "qemu-img map --output=json a.qcow2",
+        "qemu-io --image-opts -c 'write -P 0 1280k 64k' driver=qcow2,file.filename=a.qcow2,detect-zeroes=unmap",
+        "qemu-io --image-opts -c 'write -P 0 1280k 64k' driver=qcow2,file.filename=a.qcow2,detect-zeroes=unmap,discard=unmap",
+        "qemu-img map --output=json a.qcow2", "qemu-img check -q a.qcow2",
+        "qemu-io --image-opts -c 'write -P 0 1M 64k' driver=raw,file.filename=a.raw,detect-zeroes=unmap,discard=unmap",
+        "qemu-img map --output=json -f raw a.raw"]),
+    "luks": (True, [
+        "qemu-img create -f luks l.img 4M", "qemu-img create -f luks -o help",
+        "qemu-img create --object secret,id=s,data=abc -f luks -o key-secret=s,iter-time=10 l.img 4M",
+        "qemu-img create --object secret,id=s,data=abc -f luks -o key-secret=nope l2.img 4M",
+        "qemu-img info l.img | grep -v -e uuid -e iters", "qemu-img check l.img",
+        "qemu-img info --output=json l.img | grep -v -e uuid -e iters",
+        "qemu-io -c 'read 0 1' -f luks l.img", "qemu-img convert -O raw l.img x",
+        "qemu-io --object secret,id=s,data=abd --image-opts driver=luks,file.filename=l.img,key-secret=s -c 'read 0 512'",
+        "qemu-io --object secret,id=s,data=abc --image-opts driver=luks,file.filename=l.img,key-secret=s -c 'write -P 7 1000 100000' -c 'read -P 7 1000 100000' -c length",
+        "qemu-img resize --object secret,id=s,data=abc --image-opts driver=luks,file.filename=l.img,key-secret=s 5M",
+        "qemu-img convert --object secret,id=s,data=abc --image-opts -O raw driver=luks,file.filename=l.img,key-secret=s out.raw",
+        "/usr/bin/qemu-io -f raw -c 'read -P 7 1000 100000' out.raw",
+        "/usr/bin/qemu-io --object secret,id=s,data=abc --image-opts driver=luks,file.filename=l.img,key-secret=s -c 'read -P 7 1000 100000' -c 'write -P 8 2M 3k'",
+        "qemu-io --object secret,id=s,data=abc --image-opts driver=luks,file.filename=l.img,key-secret=s -c 'read -P 8 2M 3k'",
+        "qemu-img measure -O luks --size 10M --object secret,id=s,data=abc -o key-secret=s"]),
+    "external_data_and_preallocation": (True, RAW + [
+        "qemu-img create -f qcow2 -o data_file=d.data e.qcow2 4M", "qemu-img info e.qcow2 | grep -v 'disk size'",
+        "qemu-io -c 'write -P 6 64k 128k' e.qcow2", "qemu-img map --output=json e.qcow2", "qemu-img check e.qcow2",
+        "qemu-img create -f qcow2 -o data_file=r.data,data_file_raw=on r.qcow2 4M", "qemu-io -c 'write -P 6 64k 128k' r.qcow2",
+        "/usr/bin/qemu-io -f raw -c 'read -P 6 64k 128k' r.data", "qemu-img info --output=json r.qcow2",
+        "qemu-img convert -f raw -O qcow2 -o data_file=c.data a.raw c.qcow2", "qemu-img compare a.raw c.qcow2",
+        "qemu-img create -f qcow2 -o data_file=r.data,data_file_raw=on -b a.raw -F raw x.qcow2 4M"] + [
+        "qemu-img create -f qcow2 -o preallocation=%s p.qcow2 2M && qemu-img check p.qcow2 && qemu-img map --output=json p.qcow2 | sed 's/, .offset.*//'" % m
+        for m in ("off", "falloc", "full")] + [
+        "qemu-img resize --preallocation=%s p.qcow2 +1M && qemu-img check -q p.qcow2" % m
+        for m in ("off", "metadata", "falloc", "full")] + [
+        "qemu-img create -f raw -o preallocation=%s p.raw 1M && stat -c %%b p.raw" % m for m in ("falloc", "full")] + [
+        "qemu-img create -f raw -o preallocation=metadata p.raw 1M", "qemu-img measure -O qcow2 -o preallocation=full --size 1G",
+        "qemu-img measure -O qcow2 -o cluster_size=512 --size 1G", "qemu-img measure -O qcow2 -o refcount_bits=64 --size 1T",
+        "qemu-img measure -O qcow2 -o extended_l2=on --size 1T", "qemu-img measure -O qcow2 -o cluster_size=2M --size 3G"]),
+    "probed_raw": (True, RAW + QCOW2[2:] + [
+        "qemu-io -c 'write -P 1 0 512' a.raw", "head -c 512 a.qcow2 > h.bin", "qemu-io -c 'write -s h.bin 0 512' a.raw",
+        "qemu-io -f raw -c 'write -s h.bin 0 512' a.raw", "qemu-img info a.raw", "qemu-img resize b.raw 1M",
+        "qemu-img create -q b.raw 1M", "qemu-img resize b.raw 2M"]),
+    "other_formats": (True, RAW + [line % dict(f=f) for f in ("vmdk", "vdi", "qcow", "vpc", "vhdx") for line in (
+        "qemu-img create -f %(f)s x.%(f)s 8M", "qemu-img convert -f raw -O %(f)s a.raw y.%(f)s",
+        "qemu-img compare -f raw -F %(f)s a.raw y.%(f)s", "qemu-img info x.%(f)s | grep -v -e 'cid:' -e filename",
+        "qemu-img map --output=json y.%(f)s | sed 's/, .offset.*//; s/}.*//'", "qemu-img check x.%(f)s", "qemu-img check --output=json y.%(f)s",
+        "qemu-img create -f %(f)s -o help", "qemu-img create -f %(f)s -o foo=1 z 1M", "qemu-img snapshot -l x.%(f)s",
+        "qemu-img snapshot -c s x.%(f)s", "qemu-img amend -f %(f)s -o size=9M x.%(f)s",
+        "qemu-io -f %(f)s -c 'write -P 3 5M 100k' -c 'read -P 3 5M 100k' -c 'write -z 5M 64k' -c 'read -P 0 5M 64k' -c length x.%(f)s")]),
 }
 
 EVEN_OUT = [
@@ -174,6 +241,7 @@ EVEN_OUT = [
     (r'; did you mean .*', ''),
     # the terminal's own line: chunk sizes decide how many steps are shown
     (r'    \(\d+\.\d\d/100%\)\r(?!\n)', ''),
+    (r"-95 \((Operation not supported)\)", r"\1"),
     # QEMU opens, and warns, twice
     (r"(WARNING: Image format.*\n.*\n.*\n)\1", r"\1"),
     # ours adds who holds a lock

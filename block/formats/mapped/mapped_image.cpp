@@ -249,6 +249,40 @@ Task<Result<void>> MappedImage::write_new(std::uint64_t offset, ConstIoSpans fro
     co_return Result<void>{};
 }
 
+// `offset` begins a unit. Whole units in a row that have no place get theirs together, so that a long write is one
+// stretch of the file; bytes written, 0 when there are none.
+Task<Result<std::uint64_t>> MappedImage::write_new_units(std::uint64_t offset, ConstIoSpans from) {
+    struct Unit {
+        Mapping was;
+        NewPlace place;
+    };
+    std::vector<Unit> units;
+    std::uint64_t const end = offset + from.size_bytes();
+    RangeLocks::Hold hold = co_await allocations_.lock(offset, end - offset);
+    std::uint64_t at = offset;
+    while (at < end) {
+        CO_TRY_ASSIGN(Mapping was, co_await mapping_at(at));
+        if (was.kind == Mapping::Kind::data || was.length > end - at) break;
+        if (debug_) co_await debug_->event(BlkdebugEvent::cluster_alloc);
+        CO_TRY_ASSIGN(NewPlace place, co_await allocate(was));
+        at += was.length;
+        units.push_back({was, place});
+    }
+    for (std::size_t first = 0; first < units.size();) {
+        std::size_t next = first;
+        std::uint64_t bytes = 0;
+        NewPlace const start = units[first].place;
+        while (next < units.size() && units[next].place.device == start.device &&
+               units[next].place.host_offset == start.host_offset + bytes)
+            bytes += units[next++].was.length;
+        IoVector part = IoVector::slice(from.parts, units[first].was.start - offset, bytes);
+        CO_TRY(co_await start.device->write(start.host_offset, part.const_spans(), Durability::cached));
+        first = next;
+    }
+    for (Unit const& unit : units) publish(unit.was, unit.place);
+    co_return at - offset;
+}
+
 Task<Result<void>> MappedImage::write_piece(Mapping at, std::uint64_t offset, ConstIoSpans from) {
     Result<void> result;
     if (at.kind == Mapping::Kind::data)
@@ -262,11 +296,20 @@ Task<Result<void>> MappedImage::write(std::uint64_t offset, ConstIoSpans from, D
     std::uint64_t length = from.size_bytes();
     CO_TRY(check_range(offset, length, size_));
     if (read_only()) co_return Error("Operation not permitted", EPERM);
+    if (zero_detection() != DetectZeroes::off) {
+        CO_TRY_ASSIGN(bool zeroed, co_await write_if_zero(*this, offset, from, durability));
+        if (zeroed) co_return Result<void>{};
+    }
     if (debug_) co_await debug_->event(BlkdebugEvent::write_aio);
     for (std::uint64_t done = 0; done < length;) {
         CO_TRY_ASSIGN(Mapping at, co_await mapping_at(offset + done));
         if (at.kind == Mapping::Kind::data) {
             CO_TRY_ASSIGN(at, stretch(at, offset + length));
+        } else if (at.start == offset + done && at.length < length - done && !encrypted()) {
+            IoVector rest = IoVector::slice(from.parts, done, length - done);
+            CO_TRY_ASSIGN(std::uint64_t written, co_await write_new_units(at.start, rest.const_spans()));
+            done += written;
+            if (written > 0) continue;
         }
         std::uint64_t n = std::min(length - done, at.start + at.length - (offset + done));
         IoVector part = IoVector::slice(from.parts, done, n);
@@ -341,8 +384,10 @@ Task<Result<BlockStatus>> MappedImage::status(std::uint64_t offset, std::uint64_
     CO_TRY_ASSIGN(Mapping at, stretch(first, offset + length));
     BlockStatus status;
     status.length = std::min(length, at.start + at.length - offset);
-    status.allocated = at.kind != Mapping::Kind::absent;
-    status.zero = at.kind == Mapping::Kind::zero;
+    Format const* format = context_.formats.find(name_);
+    bool const alone = !format || !format->supports_backing; // what is absent can only be zeroes
+    status.allocated = at.kind != Mapping::Kind::absent || alone;
+    status.zero = at.kind == Mapping::Kind::zero || (at.kind == Mapping::Kind::absent && alone);
     status.data = at.kind == Mapping::Kind::data || at.kind == Mapping::Kind::compressed;
     status.compressed = at.kind == Mapping::Kind::compressed;
     if (at.kind != Mapping::Kind::data || encrypted()) co_return status;

@@ -106,6 +106,7 @@ private:
     Task<Result<void>> write_encrypted(Mapping at, std::uint64_t offset, ConstIoSpans from);
     Task<Result<void>> write_in_place(Mapping at, std::uint64_t offset, ConstIoSpans from);
     Task<Result<void>> write_new(std::uint64_t offset, ConstIoSpans from);
+    Task<Result<std::uint64_t>> write_new_units(std::uint64_t offset, ConstIoSpans from);
     Task<Result<void>> fill_new(Mapping was, NewPlace place, std::uint64_t offset, ConstIoSpans from);
     Task<Result<void>> zero_piece(Mapping at, std::uint64_t offset, std::uint64_t length, ZeroFlags flags);
     Task<Result<void>> old_content(Mapping was, Bytes unit);

@@ -35,6 +35,8 @@ public:
     Task<Result<void>> write(std::uint64_t guest, ConstIoSpans from);
     Task<Result<void>> write_zeroes(std::uint64_t guest, std::uint64_t length, ZeroFlags flags);
     Task<Result<void>> discard(std::uint64_t guest, std::uint64_t length);
+    // Leaves what lies in the range, part of one L2 table's, to the backing file.
+    Task<Result<void>> forget(std::uint64_t guest, std::uint64_t length);
     // One cluster, the last one may be shorter.
     Task<Result<void>> write_compressed(std::uint64_t guest, ConstIoSpans from);
     // At most `length` > 0.

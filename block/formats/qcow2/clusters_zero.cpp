@@ -116,6 +116,20 @@ void Clusters::zero_entry(Table& table, std::uint64_t index, L2Entry old, std::u
     if (!keep || store_.header().version < 3) store_.release_entry(old, n_.external);
 }
 
+Task<Result<void>> Clusters::forget(std::uint64_t guest, std::uint64_t length) {
+    if (!store_.writable()) co_return Error("The image is corrupt and is not written to", EIO);
+    RangeLocks::Hold hold = co_await allocating_.lock(guest, length);
+    // A table shared with a snapshot becomes ours: what it refers to then counts for us and can be given back.
+    CO_TRY_ASSIGN(TableRef table, co_await store_.l2_for_write(guest));
+    for (std::uint64_t at = guest; at < guest + length; at += g_.cluster()) {
+        L2Entry const old = load_l2_entry(table->bytes.data(), g_.l2_index(at), g_.extended);
+        if (old.empty()) continue;
+        store_.set_l2_entry(*table, g_.l2_index(at), L2Entry{});
+        store_.release_entry(old, n_.external);
+    }
+    co_return Result<void>{};
+}
+
 Task<Result<void>> Clusters::discard(std::uint64_t guest, std::uint64_t length) {
     if (!store_.writable()) co_return Error("The image is corrupt and is not written to", EIO);
     std::uint64_t end = guest + length;

@@ -183,7 +183,9 @@ Result<Format::Measure> measure_image(std::uint64_t size, std::uint64_t allocate
     }
     Format::Measure m;
     m.fully_allocated = meta + data;
-    m.required = meta + std::min(align_up(allocated, cluster), data);
+    Preallocation const mode = TRY(parse_preallocation(options.text_or("preallocation", "off")));
+    bool const all = mode == Preallocation::falloc || mode == Preallocation::full;
+    m.required = all ? m.fully_allocated : meta + std::min(align_up(allocated, cluster), data);
     m.has_bitmaps = h.version >= 3;
     return m;
 }

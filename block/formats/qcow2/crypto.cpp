@@ -2,6 +2,7 @@
 
 #include "block/core/secret_store.h"
 #include "block/core/worker_pool.h"
+#include "block/crypto/luks_options.h"
 #include "vmm/base/checked.h"
 
 #include <cerrno>
@@ -30,16 +31,6 @@ Task<Result<std::vector<std::uint8_t>>> read_area(Store& store) {
     Bytes all(area);
     CO_TRY(co_await read_bytes(store.file(), at.offset, all));
     co_return area;
-}
-
-LuksCreateOptions luks_options(OptionValues const& o) {
-    LuksCreateOptions luks;
-    luks.cipher_alg = o.text_or("encrypt.cipher-alg", luks.cipher_alg);
-    luks.cipher_mode = o.text_or("encrypt.cipher-mode", luks.cipher_mode);
-    luks.ivgen_alg = o.text_or("encrypt.ivgen-alg", luks.ivgen_alg);
-    luks.ivgen_hash_alg = o.text_or("encrypt.ivgen-hash-alg", luks.ivgen_alg == "essiv" ? "sha256" : "");
-    luks.hash_alg = o.text_or("encrypt.hash-alg", luks.hash_alg);
-    return luks;
 }
 
 } // namespace
@@ -81,8 +72,7 @@ Task<Result<void>> add_encryption(Store& store, OptionValues const& options) {
     CO_TRY_ASSIGN(Secret secret, find_secret(store.context(), options));
     Header& h = store.header();
     if (method == CryptMethod::luks) {
-        LuksCreateOptions luks = luks_options(options);
-        CO_TRY_ASSIGN(luks.iter_time_ms, options.number("encrypt.iter-time", luks.iter_time_ms));
+        CO_TRY_ASSIGN(LuksCreateOptions luks, luks_create_options(options, "encrypt."));
         auto work = [&] { return make_luks(luks, secret); };
         Result<NewLuks> made = co_await on_pool(store.context().pool, work);
         if (!made.ok()) co_return made.error();
@@ -106,21 +96,7 @@ Value encryption_info(CryptMethod method, std::optional<LuksHeader> const& luks)
     Value v;
     if (method == CryptMethod::aes) return v.set("format", "aes");
     if (!luks) return v.set("format", "luks");
-    v.set("ivgen-alg", luks->iv_name());
-    if (luks->spec.iv == IvGenerator::essiv) v.set("ivgen-hash-alg", luks->spec.essiv_hash);
-    v.set("hash-alg", luks->hash).set("cipher-alg", luks->cipher_alg()).set("uuid", luks->uuid).set("format", "luks");
-    v.set("cipher-mode", luks->mode_name());
-    Value slots = Value::list();
-    for (LuksSlot const& s : luks->slots) {
-        Value one;
-        one.set("active", s.active);
-        if (s.active) one.set("iters", s.iterations);
-        one.set("key-offset", s.key_offset);
-        if (s.active) one.set("stripes", s.stripes);
-        slots.add(std::move(one));
-    }
-    v.set("slots", std::move(slots)).set("payload-offset", luks->payload_offset);
-    return v.set("master-key-iters", luks->digest_iterations);
+    return describe_luks(*luks, true);
 }
 
 } // namespace vmm::block::qcow2

@@ -57,6 +57,7 @@ Capabilities Qcow2Image::capabilities() {
                         .amendable = this,
                         .backing_link = this,
                         .bitmaps = bitmaps_.get(),
+                        .emptyable = this,
                         .debug = store_->file().capabilities().debug};
 }
 
@@ -108,6 +109,10 @@ Task<Result<void>> Qcow2Image::flush_if(Durability durability) {
 
 Task<Result<void>> Qcow2Image::write(std::uint64_t offset, ConstIoSpans from, Durability durability) {
     CO_TRY(check_write(offset, from.size_bytes()));
+    if (zero_detection() != DetectZeroes::off) {
+        CO_TRY_ASSIGN(bool zeroed, co_await write_if_zero(*this, offset, from, durability));
+        if (zeroed) co_return Result<void>{};
+    }
     if (!bitmaps_->ready_to_record()) {
         CO_TRY(co_await bitmaps_->start_recording());
     }

@@ -23,7 +23,8 @@ class Qcow2Image final : public Image,
                          public CompressedWrites,
                          public InfoSource,
                          public Amendable,
-                         public BackingLink {
+                         public BackingLink,
+                         public Emptyable {
 public:
     // Parts that open() has made ready.
     struct Parts {
@@ -63,6 +64,8 @@ public:
     Task<Result<void>> amend(OptionValues changes, std::function<void(std::uint64_t, std::uint64_t)> progress) override;
     Task<Result<void>> change_backing(std::string filename, std::string format) override;
 
+    Task<Result<void>> make_empty() override;
+
     std::vector<SnapshotInfo> list() const override;
     Task<Result<void>> create(SnapshotRequest request) override;
     Task<Result<void>> apply(std::string name_or_id) override;
@@ -84,6 +87,8 @@ private:
     Task<Result<void>> shrink(std::uint64_t old_size, std::uint64_t new_size);
     Task<Result<void>> preallocate(std::uint64_t old_size, ResizeRequest const& request);
     Task<Result<void>> drop_vm_state(std::uint64_t disk_size);
+    // The image file ends where the last cluster in use ends.
+    Task<Result<void>> cut_file();
     void set_size(std::uint64_t bytes);
 
     std::unique_ptr<Store> store_;

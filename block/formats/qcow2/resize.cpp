@@ -105,13 +105,7 @@ Task<Result<void>> Qcow2Image::shrink(std::uint64_t old_size, std::uint64_t new_
         store_->drop_l2(i);
     }
     CO_TRY(co_await store_->settle());
-    CO_TRY_ASSIGN(std::uint64_t clusters, co_await store_->refcounts().first_unused_cluster());
-    Resizable* resizable = store_->file().capabilities().resizable;
-    std::uint64_t const file_end = clusters << g.cluster_bits;
-    if (resizable && store_->file().limits().growable && file_end < store_->file().size_bytes()) {
-        ResizeRequest request{.new_size_bytes = file_end, .shrink_ok = true};
-        CO_TRY(co_await resizable->resize(request));
-    }
+    CO_TRY(co_await cut_file());
     if (data_file_ && data_file_->limits().growable) {
         ResizeRequest request{.new_size_bytes = new_size, .shrink_ok = true};
         if (Resizable* data_resizable = data_file_->capabilities().resizable) {
@@ -119,6 +113,33 @@ Task<Result<void>> Qcow2Image::shrink(std::uint64_t old_size, std::uint64_t new_
         }
     }
     co_return Result<void>{};
+}
+
+Task<Result<void>> Qcow2Image::cut_file() {
+    CO_TRY_ASSIGN(std::uint64_t clusters, co_await store_->refcounts().first_unused_cluster());
+    Resizable* resizable = store_->file().capabilities().resizable;
+    std::uint64_t const file_end = clusters << store_->geometry().cluster_bits;
+    if (resizable && store_->file().limits().growable && file_end < store_->file().size_bytes()) {
+        ResizeRequest request{.new_size_bytes = file_end, .shrink_ok = true};
+        CO_TRY(co_await resizable->resize(request));
+    }
+    co_return Result<void>{};
+}
+
+Task<Result<void>> Qcow2Image::make_empty() {
+    if (read_only()) co_return Error("Operation not permitted", EPERM);
+    Geometry const& g = store_->geometry();
+    CO_TRY(co_await drop_vm_state(size_));
+    std::uint64_t const tables = std::min<std::uint64_t>(g.l1_entries_for(size_), store_->l1().size());
+    for (std::uint64_t i = 0; i < tables; ++i) {
+        if (!(store_->l1()[i] & entry_offset_mask)) continue;
+        CO_TRY(co_await clusters_->forget(i * g.l2_coverage(), g.l2_coverage()));
+        store_->drop_l2(i);
+        CO_TRY(co_await store_->relieve());
+    }
+    CO_TRY(co_await store_->settle());
+    Result<void> cut = co_await cut_file();
+    co_return cut;
 }
 
 } // namespace vmm::block::qcow2

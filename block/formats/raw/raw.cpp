@@ -96,6 +96,10 @@ Task<Result<void>> RawImage::write(std::uint64_t offset, ConstIoSpans from, Dura
     if (probed_raw() && offset < probe_bytes && from.size_bytes() > 0) {
         CO_TRY(co_await check_header(offset, from));
     }
+    if (zero_detection() != DetectZeroes::off) {
+        CO_TRY_ASSIGN(bool zeroed, co_await write_if_zero(*this, offset, from, durability));
+        if (zeroed) co_return Result<void>{};
+    }
     if (debug_) co_await debug_->event(BlkdebugEvent::write_aio);
     Result<void> result = co_await file_->write(start_ + offset, from, durability);
     co_return result;
@@ -146,6 +150,7 @@ Task<Result<std::unique_ptr<Image>>> open(FormatOpenArgs args) {
 Task<Result<void>> create(BlockContext& context, CreateRequest request) {
     std::string mode = request.options.text_or("preallocation", "off");
     CO_TRY_ASSIGN(Preallocation preallocation, parse_preallocation(mode));
+    if (preallocation == Preallocation::metadata) co_return error("Unsupported preallocation mode: metadata");
     bool preallocate = preallocation != Preallocation::off;
     CO_TRY_ASSIGN(std::unique_ptr<BlockDevice> file,
                   co_await create_file(context, request.filename, preallocate ? 0 : request.size_bytes));

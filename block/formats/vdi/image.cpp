@@ -118,8 +118,6 @@ Task<Result<CheckReport>> VdiImage::check(RepairMode repair, std::function<void(
                             std::uint32_t(header_.blocks_allocated)));
         ++report.leaks;
     }
-    report.total_clusters = header_.blocks_in_image;
-    report.allocated_clusters = used;
     co_return report;
 }
 

@@ -131,11 +131,10 @@ Task<Result<CheckReport>> VhdxImage::check(RepairMode repair, std::function<void
     if (repair != RepairMode::none) co_return Error("Repairing VHDX images is not supported", ENOTSUP);
     CheckReport report;
     std::set<std::uint64_t> seen;
-    report.total_clusters = div_ceil(size_, unit_);
-    for (std::uint64_t block = 0; block < report.total_clusters; ++block) {
+    std::uint64_t const blocks = div_ceil(size_, unit_);
+    for (std::uint64_t block = 0; block < blocks; ++block) {
         std::uint64_t entry = parts_.bat[index_of(block)], offset = entry & bat_offset_mask;
         if ((entry & bat_state_mask) <= bat_unmapped) continue;
-        ++report.allocated_clusters;
         std::string problem;
         if ((entry & bat_state_mask) != bat_present)
             problem = "has an unknown state";

@@ -238,7 +238,6 @@ Task<Result<void>> Extent::check(CheckReport& report, std::function<void(std::st
             std::uint32_t entry = table[i];
             if (entry == 0 || (entry == gte_zeroed && zeroed_grains)) continue;
             std::uint64_t sector = (start + index * table_span() + i * grain_bytes) / sector_bytes;
-            ++report.allocated_clusters;
             if (std::uint64_t(entry) * sector_bytes >= device->size_bytes()) {
                 message(fmt::format("ERROR: cluster offset for sector {} points after EOF", sector));
                 ++report.corruptions;

@@ -1,6 +1,8 @@
 #include "block/tools/common/objects.h"
 
 #include "block/core/open_options.h"
+#include "block/core/secret_store.h"
+#include "block/nbd/tls.h"
 
 #include <array>
 #include <cerrno>
@@ -27,23 +29,14 @@ Result<std::vector<std::uint8_t>> decode_base64(std::vector<std::uint8_t> const&
     return out;
 }
 
-} // namespace
+std::optional<nbd::TlsKind> tls_kind(std::string_view type) {
+    if (type == "tls-creds-psk") return nbd::TlsKind::psk;
+    if (type == "tls-creds-x509") return nbd::TlsKind::x509;
+    if (type == "tls-creds-anon") return nbd::TlsKind::anonymous;
+    return std::nullopt;
+}
 
-Result<void> add_object(SecretStore& secrets, std::string_view definition) {
-    bool json = definition.starts_with("{");
-    std::string type = json ? "" : std::string(definition.substr(0, definition.find(',')));
-    std::size_t comma = definition.find(',');
-    OptionValues values;
-    if (json)
-        values = TRY(parse_json_options(definition));
-    else if (comma != std::string_view::npos)
-        values = TRY(OptionValues::parse(definition.substr(comma + 1)));
-    if (json) type = values.text_or("qom-type", "");
-    if (type.starts_with("qom-type=")) type = type.substr(9);
-    if (type == "iothread" || type == "throttle-group") return {};
-    if (type != "secret") return error("Parameter 'qom-type' does not accept value '{}'", type);
-    auto id = values.text("id");
-    if (!id) return error("Parameter 'id' is missing");
+Result<std::vector<std::uint8_t>> secret_bytes(OptionValues const& values) {
     std::vector<std::uint8_t> secret;
     if (auto data = values.text("data")) {
         secret.assign(data->begin(), data->end());
@@ -55,11 +48,37 @@ Result<void> add_object(SecretStore& secrets, std::string_view definition) {
         return error("Must provide 'file' or 'data'");
     }
     std::string format = values.text_or("format", "raw");
-    if (format == "base64")
-        secret = TRY(decode_base64(secret));
-    else if (format != "raw")
-        return error("Parameter 'format' does not accept value '{}'", format);
-    secrets.add(*id, std::move(secret));
+    if (format == "base64") return decode_base64(secret);
+    if (format != "raw") return error("Parameter 'format' does not accept value '{}'", format);
+    return secret;
+}
+
+} // namespace
+
+Result<void> add_object(Tool& tool, std::string_view definition) {
+    bool json = definition.starts_with("{");
+    std::string type = json ? "" : std::string(definition.substr(0, definition.find(',')));
+    std::size_t comma = definition.find(',');
+    OptionValues values;
+    if (json)
+        values = TRY(parse_json_options(definition));
+    else if (comma != std::string_view::npos)
+        values = TRY(OptionValues::parse(definition.substr(comma + 1)));
+    if (json) type = values.text_or("qom-type", "");
+    if (type.starts_with("qom-type=")) type = type.substr(9);
+    if (type == "iothread" || type == "throttle-group") return {};
+    std::optional<nbd::TlsKind> kind = tls_kind(type);
+    if (type != "secret" && !kind) return error("Parameter 'qom-type' does not accept value '{}'", type);
+    auto id = values.text("id");
+    if (!id) return error("Parameter 'id' is missing");
+    if (!kind) {
+        tool.secrets().add(*id, TRY(secret_bytes(values)));
+        return {};
+    }
+    values.erase("id");
+    values.erase("qom-type");
+    nbd::TlsSettings settings = TRY(nbd::parse_tls_settings(*kind, values));
+    tool.tls().add(*id, TRY(nbd::TlsCredentials::create(std::move(settings))));
     return {};
 }
 

@@ -1,13 +1,14 @@
-// `--object secret,...`: passphrases for encrypted images.
+// `--object secret,...` and `--object tls-creds-x509,...`: what images and connections need to be let in.
 #pragma once
-#include "block/core/secret_store.h"
+#include "block/tools/common/tool.h"
 
 #include <string_view>
 
 namespace vmm::block {
 
-// Adds what `definition` ("secret,id=a,data=...|file=...[,format=raw|base64]", or the same as JSON) describes. Other
-// object types are refused, except those that only schedule work (iothread, throttle-group), which are ignored.
-Result<void> add_object(SecretStore& secrets, std::string_view definition);
+// Adds to the tool what `definition` ("secret,id=a,data=...|file=...[,format=raw|base64]",
+// "tls-creds-KIND,id=a,dir=...", or the same as JSON) describes. Other object types are refused, except those that only
+// schedule work (iothread, throttle-group), which are ignored.
+Result<void> add_object(Tool& tool, std::string_view definition);
 
 } // namespace vmm::block

@@ -2,6 +2,7 @@
 
 #include "block/formats/default_formats.h"
 #include "block/io/uring.h"
+#include "block/nbd/tls.h"
 
 #include <cstdio>
 
@@ -13,11 +14,14 @@ Result<std::unique_ptr<Tool>> Tool::create(std::string_view argv0) {
 }
 
 Tool::Tool(std::string name, std::unique_ptr<EventLoop> loop)
-    : name_(std::move(name)), loop_(std::move(loop)), pool_(*loop_), log_(name_),
-      formats_(default_formats()), context_{*loop_, pool_, log_, formats_, &secrets_} {
+    : name_(std::move(name)), loop_(std::move(loop)), pool_(*loop_), log_(name_), formats_(default_formats()),
+      tls_(std::make_unique<nbd::TlsStore>()), context_{*loop_, pool_, log_, formats_, &secrets_} {
     if (auto engine = make_uring_engine(*loop_); engine.ok()) uring_ = std::move(engine).value();
     context_.uring = uring_.get();
+    context_.tls = tls_.get();
 }
+
+Tool::~Tool() = default;
 
 void Tool::report(std::string_view text) {
     std::fflush(stdout);

@@ -20,11 +20,13 @@ public:
     // `argv0`: its last path component is the name in messages.
     static Result<std::unique_ptr<Tool>> create(std::string_view argv0);
     Tool(std::string name, std::unique_ptr<EventLoop> loop);
+    ~Tool();
 
     std::string const& name() const { return name_; }
     BlockContext& context() { return context_; }
     EventLoop& loop() { return *loop_; }
     SecretStore& secrets() { return secrets_; }
+    nbd::TlsStore& tls() { return *tls_; }
     // "NAME: text" on standard error, after what was written to standard output so far.
     void report(std::string_view text);
     void warn(std::string_view text) { report("warning: " + std::string(text)); }
@@ -43,6 +45,7 @@ private:
     Log log_;
     FormatTable formats_;
     SecretStore secrets_;
+    std::unique_ptr<nbd::TlsStore> tls_;
     std::unique_ptr<IoEngine> uring_;
     BlockContext context_;
 };

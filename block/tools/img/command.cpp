@@ -56,7 +56,7 @@ ParsedCommand parse_command(Tool& tool, std::span<std::string const> words, std:
         return stop(0);
     }
     for (std::string const& definition : result.args.values("object"))
-        if (Result<void> added = add_object(tool.secrets(), definition); !added.ok()) {
+        if (Result<void> added = add_object(tool, definition); !added.ok()) {
             tool.fail(added.error());
             return stop(error_status);
         }

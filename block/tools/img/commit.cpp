@@ -19,7 +19,8 @@ constexpr std::size_t in_flight = 8;
 
 struct CommitCommand {
     ImageRequest image;
-    std::string base; // -b; empty: the direct backing file
+    std::string base;  // -b; empty: the direct backing file
+    bool keep = false; // -d, -b: the image keeps its content
     std::uint64_t bytes_per_second = 0;
 };
 
@@ -150,6 +151,9 @@ Task<Result<void>> commit(Tool& tool, CommitCommand command, Progress& progress,
         Commit work(tool, *layers.top, **base, command.bytes_per_second, progress, interrupts);
         result = co_await work.run();
         result = co_await close_after(std::move(base).value(), result);
+        // Only now: what the base holds is on stable storage.
+        Emptyable* emptyable = layers.top->capabilities().emptyable;
+        if (result.ok() && !command.keep && emptyable) result = co_await emptyable->make_empty();
     }
     Result<void> closed = co_await close_after(std::move(layers.top), result);
     co_return closed;
@@ -173,6 +177,7 @@ int img_commit(Tool& tool, std::span<std::string const> words) {
     Result<CacheMode> cache = parse_cache_option(args.value('t'), CacheMode::writeback);
     if (!cache.ok()) return tool.fail(cache.error());
     command.base = args.value_or('b', "");
+    command.keep = args.has('d') || args.has('b'); // what lies between top and base would show through
     command.image.name = args.operands()[0];
     command.image.format = args.value_or('f', "");
     command.image.image_opts = args.has("image-opts");

@@ -94,7 +94,7 @@ int run(Tool& tool, std::vector<std::string> const& words) {
         return 0;
     }
     for (std::string const& definition : args.values("object"))
-        if (Result<void> added = add_object(tool.secrets(), definition); !added.ok()) return tool.fail(added.error());
+        if (Result<void> added = add_object(tool, definition); !added.ok()) return tool.fail(added.error());
     if (args.operands().size() > 1) return tool.usage_error("Only one file can be opened");
     IoSession session(tool);
     if (!args.operands().empty() && !open_named_file(session, args)) return 1;

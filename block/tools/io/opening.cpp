@@ -15,6 +15,7 @@ Result<OpenOptions> open_options_from(Flags const& flags) {
     if (!flags.operands.empty()) options.filename = flags.operands[0];
     options.read_only = flags.has('r');
     options.force_share = flags.has('U');
+    options.discard = DiscardMode::unmap;
     if (flags.has('n')) options.cache = CacheMode::none;
     if (auto const* text = flags.value('t')) options.cache = TRY(parse_cache_mode(*text));
     if (auto const* text = flags.value('d')) options.discard = TRY(parse_discard_mode(*text));
@@ -23,10 +24,6 @@ Result<OpenOptions> open_options_from(Flags const& flags) {
         if (letter != 'o') continue;
         OptionValues values = TRY(OptionValues::parse(text));
         for (auto const& [name, value] : values.all()) options.tree.set(name, value);
-    }
-    if (auto share = options.tree.text("force-share")) {
-        options.force_share = TRY(parse_bool(*share, "force-share"));
-        options.tree.erase("force-share");
     }
     return options;
 }

@@ -12,27 +12,6 @@ namespace {
 using namespace vmm;
 using namespace vmm::block;
 
-// `--object`: TLS credentials, or what all tools know.
-Result<void> add_nbd_object(Tool& tool, nbd::TlsStore& tls, std::string const& definition) {
-    std::string type = definition.substr(0, definition.find(','));
-    nbd::TlsKind kind;
-    if (type == "tls-creds-psk")
-        kind = nbd::TlsKind::psk;
-    else if (type == "tls-creds-x509")
-        kind = nbd::TlsKind::x509;
-    else if (type == "tls-creds-anon")
-        kind = nbd::TlsKind::anonymous;
-    else
-        return add_object(tool.secrets(), definition);
-    if (type.size() == definition.size()) return error("Parameter 'id' is missing");
-    OptionValues values = TRY(OptionValues::parse(definition.substr(type.size() + 1)));
-    auto id = values.text("id");
-    if (!id) return error("Parameter 'id' is missing");
-    nbd::TlsSettings settings = TRY(nbd::parse_tls_settings(kind, values));
-    tls.add(*id, TRY(nbd::TlsCredentials::create(std::move(settings))));
-    return {};
-}
-
 std::string flag_names(std::uint16_t flags) {
     struct Name {
         std::uint16_t bit;
@@ -93,10 +72,9 @@ int run(std::string const& program, NbdArguments const& arguments, Daemon* daemo
         fmt::print(stderr, "{}: {}\n", program, tool.error().message());
         return 1;
     }
-    nbd::TlsStore tls;
-    tool.value()->context().tls = &tls;
+    nbd::TlsStore& tls = tool.value()->tls();
     for (std::string const& definition : arguments.objects)
-        if (Result<void> added = add_nbd_object(*tool.value(), tls, definition); !added.ok())
+        if (Result<void> added = add_object(*tool.value(), definition); !added.ok())
             return tool.value()->fail(added.error());
     if (arguments.mode == NbdArguments::Mode::list) return list(*tool.value(), tls, arguments);
     return serve(*tool.value(), tls, arguments, daemon);

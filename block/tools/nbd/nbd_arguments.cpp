@@ -119,13 +119,12 @@ Result<bool> image_option(int which, std::string const& value, NbdArguments& arg
         arguments.open.discard = parsed.value();
         return true;
     }
-    case opt_detect_zeroes:
-        if (value != "off" && value != "on" && value != "unmap")
-            return error("Failed to parse detect_zeroes mode: invalid parameter value: {}", value);
-        arguments.open.detect_zeroes = value == "off"  ? DetectZeroes::off
-                                       : value == "on" ? DetectZeroes::on
-                                                       : DetectZeroes::unmap;
+    case opt_detect_zeroes: {
+        auto parsed = parse_detect_zeroes(value);
+        if (!parsed.ok()) return error("Failed to parse detect_zeroes mode: invalid parameter value: {}", value);
+        arguments.open.detect_zeroes = parsed.value();
         return true;
+    }
     case opt_image_opts: seen.image_opts = true; return true;
     default: return false;
     }

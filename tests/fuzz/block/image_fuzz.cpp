@@ -74,6 +74,47 @@ struct Host {
     }
 };
 
+// What only tools ask for: repair, snapshots, bitmaps, another size.
+Task<void> use_extras(Image& image) {
+    Capabilities can = image.capabilities();
+    auto ignore = [](std::string_view) {};
+    std::vector<std::uint8_t> buffer(4096);
+    if (can.checkable) {
+        Result<CheckReport> repaired = co_await can.checkable->check(RepairMode::all, ignore);
+        (void)repaired.ok();
+    }
+    if (can.snapshots) {
+        std::vector<SnapshotInfo> known = can.snapshots->list();
+        if (!known.empty()) {
+            Result<void> applied = co_await can.snapshots->apply(known[0].id);
+            Result<void> removed = co_await can.snapshots->remove(known[0].id);
+            (void)(applied.ok() + removed.ok());
+        }
+        SnapshotRequest request;
+        request.name = "f";
+        Result<void> made = co_await can.snapshots->create(request);
+        (void)made.ok();
+        if (image.size_bytes() >= buffer.size()) {
+            Result<void> written = co_await write_bytes(image, 0, ConstBytes(buffer));
+            (void)written.ok();
+        }
+    }
+    if (can.bitmaps) {
+        for (BitmapInfo const& bitmap : can.bitmaps->bitmaps()) {
+            Result<DirtyBitmaps::Stretch> stretch = co_await can.bitmaps->bitmap_status(bitmap.name, 0);
+            (void)stretch.ok();
+        }
+    }
+    if (can.resizable) {
+        std::uint64_t size = image.size_bytes() / 512 * 512;
+        ResizeRequest grow{.new_size_bytes = std::min<std::uint64_t>(size, INT64_MAX / 2) + 65536},
+            shrink{.new_size_bytes = size / 2, .shrink_ok = true};
+        Result<void> grown = co_await can.resizable->resize(grow);
+        Result<void> shrunk = co_await can.resizable->resize(shrink);
+        (void)(grown.ok() + shrunk.ok());
+    }
+}
+
 Task<Result<void>> use(Image& image) {
     std::vector<std::uint8_t> buffer(70000, 0x5a);
     Bytes bytes(buffer);
@@ -101,6 +142,7 @@ Task<Result<void>> use(Image& image) {
         Result<FormatInfo> shown = co_await info->format_info();
         (void)shown.ok();
     }
+    if (!image.read_only()) co_await use_extras(image);
     Result<void> closed = co_await image.close();
     co_return closed;
 }
