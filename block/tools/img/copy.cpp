@@ -162,10 +162,12 @@ Task<Result<void>> CopyJob::copy(std::uint64_t offset, std::uint64_t length, std
     ZeroFlags flags;
     flags.may_unmap = true;
     Task<Result<void>> work = zero ? write_zeroes(target_, target_at, length, flags) : write(target_at, all);
-    if (ordered)
+    // The first write makes tables the others need; alone, it gets its place in front of them.
+    if (ordered && ticket > 0)
         result = co_await await_write(std::move(work), ticket);
     else
         result = co_await std::move(work);
+    end_turn(ticket);
     if (!result.ok()) co_return result.error().with_prefix(fmt::format("error while writing at byte {}", target_at));
     progress_.advance(length);
     co_return result;
