@@ -147,6 +147,18 @@ def traces_are_limited_to_the_addresses_of_dfilter():
         check(all(0x1000000 <= int(at, 16) <= 0x10fffff for at in blocks), "something outside of the range was traced")
 
 
+def the_two_engines_agree_in_lockstep():
+    """The JIT drives, the interpreter repeats every block: the kernel boots, a shell works, nothing differs."""
+    with Session(*linux(append='console=ttyS0 quiet vmm.run="seq 1 300 | sort -rn | head -1; seq 1 1000 | gzip -c | gzip -dc | md5sum"',
+                        memory="256", extra=["-accel", "tcg,lockstep=on", "-no-reboot"])) as vm:
+        vm.expect(r"vmm-guest: exit 0")
+        check(vm.wait() == 0, "status")
+        check("\n300" in vm.text, "the guest's work went wrong")
+    with Session(*linux(extra=["-accel", "tcg,lockstep=on", "-smp", "2"])) as vm:
+        vm.expect(r"lockstep=on compares two engines on one CPU")
+        check(vm.wait() == 1, "status")
+
+
 def power_button_and_monitor():
     with Session(*linux()) as vm:
         vm.expect(r"vmm-guest: ready")
@@ -208,4 +220,4 @@ def instruments():
 if __name__ == "__main__":
     main([boots_to_a_shell_and_powers_off, runs_a_script_of_shell_work, reboots_and_no_reboot_ends, panic_reboots_or_ends,
           boots_an_elf_vmlinux_with_a_directory_as_initrd, boots_a_32_bit_kernel, boots_with_two_cpus, sees_the_topology_of_smp, the_clock_starts_and_moves_as_rtc_says,
-          traces_are_limited_to_the_addresses_of_dfilter, power_button_and_monitor, boots_under_torture, instruments])
+          traces_are_limited_to_the_addresses_of_dfilter, the_two_engines_agree_in_lockstep, power_button_and_monitor, boots_under_torture, instruments])

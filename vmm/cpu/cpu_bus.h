@@ -35,6 +35,8 @@ public:
     // The guest's time stamp counter before IA32_TSC_ADJUST, at tsc_hz() ticks a second of virtual time.
     virtual std::uint64_t tsc() = 0;
     virtual std::uint64_t tsc_hz() const = 0;
+    // RDRAND, RDSEED: `size` random bytes (1..8); the host's unless an implementation gives others.
+    virtual std::uint64_t random(unsigned size);
     // MONITOR/MWAIT, PAUSE loops: nothing to report yet. FERR# towards IRQ13 (CR0.NE=0).
     virtual void set_ferr(bool asserted) = 0;
 };

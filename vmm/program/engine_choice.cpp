@@ -13,6 +13,12 @@ constexpr std::uint64_t min_code_cache = 2 * MiB, max_code_cache = 1024 * MiB;
 Result<TcgOptions> tcg_options(Config const& config, AccelConfig const& accel) {
     TcgOptions options;
     for (TraceRange range : config.trace_ranges) options.trace_ranges.push_back({range.first, range.last});
+    options.lockstep = config.lockstep;
+    if (config.lockstep && config.smp.cpus > 1)
+        return error("lockstep=on compares two engines on one CPU; it does not go with -smp {}", config.smp.cpus);
+    if (config.lockstep && accel.properties.has("engine"))
+        return error("lockstep=on runs both engines: the JIT drives the machine and the interpreter checks it; leave "
+                     "engine= out");
     std::string const* engine = accel.properties.find("engine");
     options.backend = engine && *engine == "interp" ? TcgBackend::interp : TcgBackend::jit;
     if (std::string const* size = accel.properties.find("tb-size"))

@@ -2,6 +2,7 @@
 
 #include "vmm/kvm/kvm_vcpu.h"
 #include "vmm/machine/pc/kernel_controllers.h"
+#include "vmm/tcg/engine/lockstep_vcpu.h"
 #include "vmm/tcg/engine/x86_vcpu.h"
 #include "vmm/tcg/x64/backend.h"
 
@@ -19,6 +20,17 @@ class TcgEngine final : public Engine {
 public:
     TcgEngine(TcgOptions options, Log& log) : options_(std::move(options)), log_(log) {}
     Result<std::unique_ptr<Vcpu>> make_vcpu(CpuBus& bus, x86::CpuModel const& model, CpuPlace place) override {
+        if (options_.lockstep) {
+            auto both = TRY(tcg::LockstepVcpu::create({.bus = bus,
+                                                       .log = log_,
+                                                       .model = model,
+                                                       .first = backend(),
+                                                       .second = tcg::make_interpreter,
+                                                       .bsp = place.bsp,
+                                                       .cpuid = cpuid_of(place),
+                                                       .trace_ranges = options_.trace_ranges}));
+            return std::unique_ptr<Vcpu>(std::move(both));
+        }
         return std::unique_ptr<Vcpu>(new tcg::X86Vcpu({.bus = bus,
                                                        .shared = shared_,
                                                        .log = log_,
@@ -50,8 +62,10 @@ private:
     }
 
     tcg::x64::Options x64_options() const {
-        tcg::x64::Options x64{
-            .cache_bytes = options_.code_cache_bytes, .perf_map = options_.perf_map, .profile = options_.profile};
+        tcg::x64::Options x64{.cache_bytes = options_.code_cache_bytes,
+                              .count_instructions = options_.lockstep,
+                              .perf_map = options_.perf_map,
+                              .profile = options_.profile};
         if (options_.torture_seed) {
             x64.cache_bytes = tcg::x64::min_cache_bytes;
             x64.unlink_one_in = 16;

@@ -123,6 +123,8 @@ Result<std::string> X86Vcpu::translation_text(unsigned hottest) const {
     return hottest ? text + "\n" + hottest_blocks(*cache_, hottest) : text;
 }
 
+void X86Vcpu::set_arithmetic_flags(std::uint64_t rflags) { set_cc_raw(context_->engine, rflags); }
+
 void X86Vcpu::reset(bool bsp) { set_state(vmm::x86::reset_state(config_.model.signature(), bsp)); }
 
 void X86Vcpu::drop_code(RamBlock& block, std::uint64_t page_offset, std::uint64_t mask) {
@@ -159,25 +161,31 @@ void X86Vcpu::serve_requests() {
 }
 
 ExitReason X86Vcpu::run(std::uint64_t budget) {
+    std::uint64_t& count = context_->engine.insn_count;
+    std::uint64_t limit = budget ? count + budget : ~std::uint64_t(0);
+    for (;;) {
+        if (auto end = turn()) return *end;
+        if (count >= limit) return ExitReason::requested;
+    }
+}
+
+std::optional<ExitReason> X86Vcpu::turn() {
     x86::X86Context& c = *context_;
     CodeTracker::set_thread_user(this);
-    std::uint64_t limit = budget ? c.engine.insn_count + budget : ~std::uint64_t(0);
-    for (;;) {
-        if (c.engine.exit_request.load(std::memory_order_acquire)) serve_requests();
-        if (exit_asked_.exchange(false, std::memory_order_acq_rel)) return ExitReason::requested;
-        if (c.engine.insn_count >= limit) return ExitReason::requested;
-        if (x86::event_waits(c.state, config_.bus.interrupt_pending())) {
-            x86::handle_events(c, config_.bsp);
-            open_site_ = nullptr;
-        }
-        switch (c.state.activity) {
-        case vmm::x86::Activity::halted: return ExitReason::halted;
-        case vmm::x86::Activity::wait_for_sipi: return ExitReason::wait_for_sipi;
-        case vmm::x86::Activity::shutdown: return ExitReason::shutdown;
-        case vmm::x86::Activity::running: break;
-        }
-        run_some();
+    if (c.engine.exit_request.load(std::memory_order_acquire)) serve_requests();
+    if (exit_asked_.exchange(false, std::memory_order_acq_rel)) return ExitReason::requested;
+    if (x86::event_waits(c.state, config_.bus.interrupt_pending())) {
+        x86::handle_events(c, config_.bsp);
+        open_site_ = nullptr;
     }
+    switch (c.state.activity) {
+    case vmm::x86::Activity::halted: return ExitReason::halted;
+    case vmm::x86::Activity::wait_for_sipi: return ExitReason::wait_for_sipi;
+    case vmm::x86::Activity::shutdown: return ExitReason::shutdown;
+    case vmm::x86::Activity::running: break;
+    }
+    run_some();
+    return std::nullopt;
 }
 
 // Linear address of the code page last executed in.
@@ -186,7 +194,9 @@ static std::uint64_t linear_page(x86::X86Context const& c) {
 }
 
 // Each block is to be seen by the loop.
-bool X86Vcpu::every_block() const { return config_.log.enabled(Trace::exec) || config_.log.enabled(Trace::cpu); }
+bool X86Vcpu::every_block() const {
+    return config_.block_at_a_time || config_.log.enabled(Trace::exec) || config_.log.enabled(Trace::cpu);
+}
 
 void X86Vcpu::run_some() {
     x86::X86Context& c = *context_;

@@ -39,13 +39,17 @@ public:
         unsigned index = 0;             // in traces
         // Traces of blocks and their execution are of these guest addresses only; none: of all.
         std::vector<AddressRange> trace_ranges{};
-        bool profile = false;  // the back end counts executions
-        bool tiny_tlb = false; // torture
+        bool profile = false;         // the back end counts executions
+        bool tiny_tlb = false;        // torture
+        bool block_at_a_time = false; // blocks are never linked: each turn() is one
     };
     explicit X86Vcpu(Config config);
     ~X86Vcpu() override;
 
     ExitReason run(std::uint64_t budget) override;
+    // One step of run(): what waits for the CPU, then one entry into the back end. A value: run() would have returned
+    // it.
+    std::optional<ExitReason> turn();
     void request_exit() override;
     void interrupt_changed() override;
     void signal(CpuSignal what, std::uint8_t vector) override;
@@ -58,8 +62,10 @@ public:
     std::string error_text() const override { return {}; }
     char const* engine_name() const override { return backend_->name(); }
 
-    // Guest instructions executed so far.
+    // Guest instructions executed so far, as far as the back end counts them; a block that faults counts whole.
     std::uint64_t instructions() const { return context_->engine.insn_count; }
+    // Takes over the arithmetic flags of `rflags`: where they are undefined, engines differ. Not while running.
+    void set_arithmetic_flags(std::uint64_t rflags);
     // For debuggers and the monitor, while not running.
     x86::Mmu& mmu() { return *mmu_; }
 

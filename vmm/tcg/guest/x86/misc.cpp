@@ -3,7 +3,6 @@
 #include "vmm/tcg/guest/x86/helpers.h"
 #include "vmm/tcg/guest/x86/system.h"
 
-#include <sys/random.h>
 
 #include <thread>
 
@@ -130,10 +129,8 @@ std::uint64_t cache_line(X86Context& c, std::uint64_t a, std::uint64_t, std::uin
     return 0;
 }
 std::uint64_t random_value(X86Context& c, std::uint64_t a, std::uint64_t, std::uint64_t) {
-    std::uint64_t v = 0;
-    bool ok = getrandom(&v, a, 0) == ssize_t(a);
-    set_cc_raw(c.engine, ok ? flag::cf : 0);
-    return v;
+    set_cc_raw(c.engine, flag::cf);
+    return c.bus->random(unsigned(a));
 }
 
 } // namespace helper

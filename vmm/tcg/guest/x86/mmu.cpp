@@ -116,8 +116,13 @@ void Mmu::select_view() {
     else
         view_ = (s.cr4 & cr4::smap) && !(s.rflags & flag::ac) ? View::kernel_smap : View::kernel;
     bool check_alignment = view_ == View::user && (s.cr0 & cr0::am) && (s.rflags & flag::ac);
-    c_.engine.bank = check_alignment ? &empty_bank_ : &current_->views[unsigned(view_)].bank;
+    c_.engine.bank = check_alignment || written_ ? &empty_bank_ : &current_->views[unsigned(view_)].bank;
     c_.engine.fetch_epoch = code(view_).epoch();
+}
+
+void Mmu::note_writes(std::vector<WrittenBytes>* list) {
+    written_ = list;
+    select_view();
 }
 
 void Mmu::enter_space(Space& s) {

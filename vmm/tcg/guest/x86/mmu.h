@@ -12,6 +12,7 @@
 #include <memory>
 #include <mutex>
 #include <span>
+#include <vector>
 
 namespace vmm::tcg::x86 {
 
@@ -21,6 +22,12 @@ struct MmuStatistics {
     std::uint64_t full_flushes = 0;    // tables of one view of an address space emptied
     std::uint64_t partial_flushes = 0; // ... of one address space rid of all but global entries
     std::uint64_t page_flushes = 0;    // single pages forgotten
+};
+
+// Bytes of RAM that the guest's instructions wrote (for LockstepVcpu).
+struct WrittenBytes {
+    std::uint8_t const* host;
+    unsigned size;
 };
 
 // All on the vCPU's thread, except request_flush.
@@ -82,6 +89,10 @@ public:
     MmuStatistics const& statistics() const { return statistics_; }
     // Torture: keeps only the few entries made last.
     void keep_few_entries() { tiny_ = true; }
+
+    // From now on every access takes the slow path and every write to RAM but those of A/D bits is added to `list`.
+    // Only for back ends that find the translation tables in engine.bank on each access.
+    void note_writes(std::vector<WrittenBytes>* list);
 
     // --- data breakpoints: DR6 bits hit since the last call.
     std::uint64_t take_watch_hits() {
@@ -174,7 +185,8 @@ private:
     View view_ = View::kernel;
     std::uint64_t use_counter_ = 0;
     std::atomic<bool> flush_requested_{false};
-    TlbBank empty_bank_; // never filled: alignment checking sends every access to the slow path
+    TlbBank empty_bank_; // never filled: alignment checking and noting writes send every access to the slow path
+    std::vector<WrittenBytes>* written_ = nullptr;
     std::array<std::array<std::uint8_t, page_size>, 2> bounce_;
     unsigned next_bounce_ = 0;
     std::uint64_t watch_hits_ = 0;

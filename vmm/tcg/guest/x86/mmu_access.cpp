@@ -32,6 +32,7 @@ bool Mmu::write(std::uint64_t va, unsigned size, void const* from, View view) {
     va = wrap(va, view);
     if (void* host = tlb_lookup(current_->views[unsigned(view)].bank.write, va, size)) {
         copy_sized(host, from, size);
+        if (written_) written_->push_back({static_cast<std::uint8_t*>(host), size});
         return true;
     }
     return slow_write(va, size, from, view);
@@ -122,6 +123,7 @@ void Mmu::physical_write(GuestPhys a, unsigned size, std::uint8_t const* from) {
         std::uint64_t offset = piece->backing.offset + (a - piece->range.first);
         copy_sized(ram.host() + offset, from, size);
         ram.written(offset, size);
+        if (written_) written_->push_back({ram.host() + offset, size});
         return;
     }
     while (size) {
@@ -144,7 +146,10 @@ bool Mmu::misaligned(std::uint64_t va, unsigned size, View view) {
 void* Mmu::rmw_pointer(std::uint64_t va, unsigned size) {
     va = wrap(va, view_);
     if (misaligned(va, size, view_)) return nullptr;
-    if (void* host = tlb_lookup(current_->views[unsigned(view_)].bank.write, va, size)) return host;
+    if (void* host = tlb_lookup(current_->views[unsigned(view_)].bank.write, va, size)) {
+        if (written_) written_->push_back({static_cast<std::uint8_t*>(host), size});
+        return host;
+    }
     Part parts[2];
     if (!translate_parts(va, size, Access::write, view_, parts) || parts[1].size) return nullptr;
     FlatView const& memory = bus_.memory().view();
@@ -157,6 +162,7 @@ void* Mmu::rmw_pointer(std::uint64_t va, unsigned size) {
     if (!may_change_code(c_.engine, memory, parts[0].phys, size)) return nullptr;
     if (watching_) check_watchpoints(va, size, true);
     ram.written(offset, size);
+    if (written_) written_->push_back({ram.host() + offset, size});
     return ram.host() + offset;
 }
 
