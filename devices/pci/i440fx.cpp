@@ -127,6 +127,10 @@ void I440fx::apply_smram() {
     // The lock closes the window and makes the register read-only until reset.
     function_.allow(reg_smram, 1, smram & smram_lock ? 0 : smram_writable);
     if (smram & smram_lock) function_.set(reg_smram, 1, smram &= std::uint8_t(~smram_open));
+    if (smram_was_enabled_ != smram_enabled()) {
+        smram_was_enabled_ = smram_enabled();
+        if (needs_.on_smram_enable) needs_.on_smram_enable();
+    }
     bool open = (smram & smram_open) && (smram & smram_enable) && needs_.ram.size() >= vga_base + vga_size;
     if (open == open_smram_.has_value()) return;
     if (open_smram_) {

@@ -3,6 +3,7 @@
 #include "devices/pci/function.h"
 
 #include <array>
+#include <functional>
 
 namespace vmm::dev {
 
@@ -16,8 +17,9 @@ public:
     };
     struct Needs {
         AddressSpace& memory;
-        RamBlock& ram;                // the block whose offset is the physical address, for SMRAM
-        RamBlock* firmware = nullptr; // its last bytes (at most 128 KiB) end at 0xfffff; may be absent
+        RamBlock& ram;                           // the block whose offset is the physical address, for SMRAM
+        RamBlock* firmware = nullptr;            // its last bytes (at most 128 KiB) end at 0xfffff; may be absent
+        std::function<void()> on_smram_enable{}; // smram_enabled() has changed; may be absent
     };
     explicit I440fx(Needs needs);
     ~I440fx();
@@ -53,6 +55,7 @@ private:
     std::array<Segment, segment_count> segments_;
     MappingId vga_hole_ = 0;
     std::optional<MappingId> open_smram_;
+    bool smram_was_enabled_ = false;
 };
 
 } // namespace vmm::dev

@@ -6,7 +6,15 @@ namespace vmm::dev {
 
 namespace {
 // 82371AB data sheet, section 7.1.
-enum : unsigned { reg_pmbase = 0x40, reg_cnta = 0x44, reg_pmregmisc = 0x80, reg_smbba = 0x90, reg_smbhstcfg = 0xd2 };
+enum : unsigned {
+    reg_pmbase = 0x40,
+    reg_cnta = 0x44,
+    reg_devactb = 0x58,
+    reg_pmregmisc = 0x80,
+    reg_smbba = 0x90,
+    reg_smbhstcfg = 0xd2
+};
+constexpr std::uint32_t devactb_apmc_en = 1u << 25;
 constexpr std::uint32_t pmbase_mask = 0xffc0, smbba_mask = 0xfff0;
 enum : std::uint8_t { pmregmisc_pmiose = 1, smbhstcfg_enable = 1 };
 } // namespace
@@ -69,6 +77,8 @@ void Piix4Pm::assign(std::uint16_t pm_base, std::uint16_t smbus_base) {
     function_.write(reg_smbhstcfg, 1, smbhstcfg_enable);
     function_.write(pci_reg::command, 2, pci_command::io);
 }
+
+bool Piix4Pm::apm_raises_smi() const { return function_.read(reg_devactb, 4) & devactb_apmc_en; }
 
 void Piix4Pm::reset() {
     smbus_.restore({});

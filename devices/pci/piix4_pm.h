@@ -26,6 +26,9 @@ public:
     // What firmware does: places the two blocks and enables them. For booting without firmware; a reset undoes it.
     void assign(std::uint16_t pm_base, std::uint16_t smbus_base);
 
+    // Whether a write to the APM control port is to raise an SMI (APMC_EN).
+    bool apm_raises_smi() const;
+
     void reset() override;
     void save(StateWriter& to) const override;
     Result<void> load(StateReader& from) override;

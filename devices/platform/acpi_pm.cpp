@@ -144,6 +144,10 @@ void AcpiPm::Smi::write(std::uint64_t offset, unsigned, std::uint64_t value) {
     if (s.smi_command == acpi_enable) s.pm1_control |= sci_en;
     if (s.smi_command == acpi_disable) s.pm1_control &= std::uint16_t(~sci_en);
     device.update();
+    if (IrqLine* smi = device.needs_.smi) {
+        smi->set(true);
+        smi->set(false);
+    }
 }
 
 void AcpiPm::press_power_button() {

@@ -54,6 +54,7 @@ public:
         TimerQueue& timers;
         PowerControl& power;
         Log& log;
+        IrqLine* smi = nullptr; // pulsed by each write of the APM control port; may be absent
     };
     explicit AcpiPm(Needs needs, PmTimerWidth width = PmTimerWidth::bits24);
 

@@ -4,6 +4,8 @@
 
 namespace vmm {
 
+void CpuBus::set_smm(bool) {} // a machine without SMRAM
+
 // getrandom() cannot fail for so few bytes once the host has booted.
 std::uint64_t CpuBus::random(unsigned size) {
     std::uint64_t value = 0;

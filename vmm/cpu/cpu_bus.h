@@ -13,8 +13,11 @@ class CpuBus {
 public:
     virtual ~CpuBus() = default;
 
-    // The memory this CPU sees (A20 gate and SMRAM included as far as the board models them).
+    // The memory this CPU sees now (A20 gate and SMRAM included as far as the board models them).
     virtual AddressSpace& memory() = 0;
+    // The CPU enters or leaves system management mode: memory() may be another space from now on, of which the first
+    // one's listeners are told too. Called again with what already holds after resets.
+    virtual void set_smm(bool active);
     // Accesses that are not RAM: the local APIC page, devices, unmapped. size 1, 2, 4 or 8, inside one page.
     virtual std::uint64_t mmio_read(GuestPhys a, unsigned size) = 0;
     virtual void mmio_write(GuestPhys a, unsigned size, std::uint64_t value) = 0;

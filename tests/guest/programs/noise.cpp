@@ -53,6 +53,14 @@ void port_access() {
     default: outb(port, uint8_t(value)); break;
     }
 }
+// Registers that hold an interrupt message. Of the modes it may ask for, INIT ends the run: the CPU goes on at the
+// reset vector, where there is no firmware, and what it does from there is chance (seed 12 with count=400000 came to
+// rest in a HLT). SMIs come back: random_accesses() leaves an RSM where they go.
+bool holds_a_message(uint32_t address) {
+    uint32_t hpet = address - 0xfed00100;
+    return (address >= 0xfee00320 - 7 && address < 0xfee00380) || (address >= 0xfec00010 - 7 && address < 0xfec00014) ||
+           (hpet < 0x100 && (hpet & 0x1f) >= 0x10 - 7);
+}
 void memory_access() {
     static uint32_t const bases[] = {0xfee00000, 0xfec00000, 0xfed00000, 0xa0000,    0xb8000,
                                      0xff000000, 0xfebc0000, 0xe0000000, 0xfd000000, 0xffff0000};
@@ -60,6 +68,12 @@ void memory_access() {
     if (address >= 0xfee002f0 && address < 0xfee00310) return; // an INIT to itself ends the run
     auto at = reinterpret_cast<void volatile*>(word(address));
     uint64_t value = uint64_t(random32()) << 32 | random32();
+    if (holds_a_message(address)) {
+        constexpr uint32_t init = 0x100; // INIT is 101, SMI 010, NMI 100, ExtINT 111 would be answered by nobody
+        *static_cast<uint32_t volatile*>(reinterpret_cast<void volatile*>(word(address & ~3u))) =
+            uint32_t(value) & ~init;
+        return;
+    }
     switch (r >> 28 & 7) {
     case 0: *static_cast<uint8_t volatile*>(at) = uint8_t(value); break;
     case 1: *static_cast<uint16_t volatile*>(at) = uint16_t(value); break;
@@ -80,6 +94,9 @@ CASE(random_accesses) {
         set_handler(vector, [](Frame* f) {
             if (f->vector == GP || f->vector == PF || f->vector == UD) escape(f);
         });
+    constexpr word smi_handler = 0x38000;
+    static uint8_t const rsm[] = {0x0f, 0xaa};
+    memcpy(reinterpret_cast<void*>(smi_handler), rsm, sizeof rsm);
     for (unsigned long n = 0; n < count; ++n) {
         attempt([] { random32() & 1 ? port_access() : memory_access(); });
     }

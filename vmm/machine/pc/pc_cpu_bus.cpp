@@ -2,16 +2,22 @@
 
 namespace vmm {
 
+void PcCpuBus::set_smm(bool active) {
+    if (active == (seen_ != &needs_.memory)) return;
+    MutexLock lock(needs_.device_lock);
+    seen_ = active ? &needs_.smm_memory.use() : &needs_.memory;
+}
+
 std::uint64_t PcCpuBus::mmio_read(GuestPhys a, unsigned size) {
     MutexLock lock(needs_.device_lock);
     if (own_apic(a)) return apic_->read(a & 0xfff, size);
-    return needs_.memory.read(a, size);
+    return seen_->read(a, size);
 }
 
 void PcCpuBus::mmio_write(GuestPhys a, unsigned size, std::uint64_t value) {
     MutexLock lock(needs_.device_lock);
     if (own_apic(a)) return apic_->write(a & 0xfff, size, value);
-    needs_.memory.write(a, size, value);
+    seen_->write(a, size, value);
 }
 
 std::uint32_t PcCpuBus::port_read(std::uint16_t port, unsigned size) {

@@ -4,6 +4,7 @@
 #include "vmm/base/thread_annotations.h"
 #include "vmm/cpu/cpu_bus.h"
 #include "vmm/cpu/vcpu.h"
+#include "vmm/machine/pc/smm_memory.h"
 #include "vmm/machine/vcpu_thread.h"
 
 namespace vmm {
@@ -29,16 +30,18 @@ public:
     struct Needs {
         Mutex& device_lock;
         AddressSpace& memory;
+        SmmMemory& smm_memory;
         AddressSpace& io;
         Clock const& clock;
         dev::IrqLine& ferr; // IRQ 13
     };
-    explicit PcCpuBus(Needs needs) : needs_(needs) {}
+    explicit PcCpuBus(Needs needs) : needs_(needs), seen_(&needs.memory) {}
     // Both before the vCPU runs.
     void connect(dev::LocalApic& apic) { apic_ = &apic; }
     void connect(Vcpu& vcpu, VcpuThread& thread) { vcpu_ = &vcpu, thread_ = &thread; }
 
-    AddressSpace& memory() override { return needs_.memory; }
+    AddressSpace& memory() override { return *seen_; }
+    void set_smm(bool active) override;
     std::uint64_t mmio_read(GuestPhys a, unsigned size) override;
     void mmio_write(GuestPhys a, unsigned size, std::uint64_t value) override;
     std::uint32_t port_read(std::uint16_t port, unsigned size) override;
@@ -66,6 +69,7 @@ private:
     }
 
     Needs needs_;
+    AddressSpace* seen_; // memory outside of SMM, or in it
     dev::LocalApic* apic_ = nullptr;
     Vcpu* vcpu_ = nullptr;
     VcpuThread* thread_ = nullptr;

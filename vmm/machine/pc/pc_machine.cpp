@@ -3,6 +3,8 @@
 #include "firmware/acpi/acpi_tables.h"
 #include "firmware/smbios/smbios_tables.h"
 
+#include <malloc.h>
+
 #include <algorithm>
 
 namespace vmm {
@@ -61,8 +63,9 @@ Result<std::unique_ptr<PcMachine>> PcMachine::create(PcConfig config, Needs need
 
 PcMachine::PcMachine(PcConfig config, Needs needs, std::unique_ptr<RamBlock> ram)
     : config_(std::move(config)), needs_(std::move(needs)), device_lock_(needs_.device_lock), ram_(std::move(ram)),
-      apic_bus_(needs_.log), pic_({.intr = apic_bus_.lint(0), .log = needs_.log}),
-      io_apic_({.bus = apic_bus_, .log = needs_.log}, {}), kernel_irqs_(needs_.engine.controllers()),
+      smm_memory_(memory_, *ram_, [this] { return i440fx_ && i440fx_->smram_enabled(); }), apic_bus_(needs_.log),
+      pic_({.intr = apic_bus_.lint(0), .log = needs_.log}), io_apic_({.bus = apic_bus_, .log = needs_.log}, {}),
+      kernel_irqs_(needs_.engine.controllers()),
       hpet_({.timers = timers_,
              .irq0 = isa_irqs_[0],
              .irq8 = isa_irqs_[8],
@@ -80,7 +83,7 @@ PcMachine::PcMachine(PcConfig config, Needs needs, std::unique_ptr<RamBlock> ram
                                    .keyboard = keyboard_,
                                    .auxiliary = mouse_}),
       port92_({.a20 = a20_port92_, .reset = reset_line_}),
-      acpi_pm_({.sci = isa_irqs_[9], .timers = timers_, .power = power_, .log = needs_.log}) {
+      acpi_pm_({.sci = isa_irqs_[9], .timers = timers_, .power = power_, .log = needs_.log, .smi = &smi_line_}) {
     clock_.stop();
     a20_port92_.machine = a20_keyboard_.machine = power_.machine = this;
     reset_line_.action = [this] { request_reset(); };
@@ -101,12 +104,19 @@ PcMachine::PcMachine(PcConfig config, Needs needs, std::unique_ptr<RamBlock> ram
     for (unsigned irq = 0; irq < isa_irqs_.size(); ++irq) piix3.irqs[irq] = &isa_irqs_[irq];
     piix3_.emplace(piix3);
     pci_.emplace(dev::PciBus::Needs{.memory = memory_, .io = io_, .intx = *piix3_});
-    i440fx_.emplace(dev::I440fx::Needs{.memory = memory_, .ram = *ram_});
+    i440fx_.emplace(dev::I440fx::Needs{.memory = memory_, .ram = *ram_, .on_smram_enable = [this] {
+                                           smm_memory_.refresh();
+                                           bound_views(smm_memory_.space());
+                                       }});
     piix4_pm_.emplace(dev::Piix4Pm::Needs{.io = io_, .acpi = acpi_pm_});
     pci_->attach({0, 0}, i440fx_->function()).value();
     pci_->attach({1, 0}, piix3_->function()).value();
     pci_->attach({1, 3}, piix4_pm_->function()).value();
     pci_ports_.emplace(dev::PciConfigPorts::Needs{.bus = *pci_, .reset_control = piix3_->reset_control()});
+    // As on QEMU's board the boot processor alone gets the chip set's SMIs.
+    smi_line_.action = [this] {
+        if (piix4_pm_->apm_raises_smi()) cpus_[0].bus->smi();
+    };
     map_ports();
     fill_cmos();
     make_timers_run();
@@ -241,8 +251,12 @@ Result<void> PcMachine::make_cpus() {
             config_.cpus, config_.cores, config_.threads, last, last_id);
     for (unsigned n = 0; n < config_.cpus; ++n) {
         Cpu cpu;
-        cpu.bus = std::make_unique<PcCpuBus>(PcCpuBus::Needs{
-            .device_lock = device_lock_, .memory = memory_, .io = io_, .clock = clock_, .ferr = isa_irqs_[13]});
+        cpu.bus = std::make_unique<PcCpuBus>(PcCpuBus::Needs{.device_lock = device_lock_,
+                                                             .memory = memory_,
+                                                             .smm_memory = smm_memory_,
+                                                             .io = io_,
+                                                             .clock = clock_,
+                                                             .ferr = isa_irqs_[13]});
         cpu.apic = std::make_unique<dev::LocalApic>(
             dev::LocalApic::Needs{
                 .cpu = *cpu.bus, .bus = apic_bus_, .pic = pic_, .timers = timers_, .tsc = tsc_, .log = needs_.log},
@@ -314,6 +328,7 @@ void PcMachine::bound_views(AddressSpace& space) {
         {
             MutexLock lock(device_lock_);
             memory_.reclaim();
+            smm_memory_.space().reclaim();
             io_.reclaim();
             reclaim_pending_ = false;
         }
@@ -416,6 +431,7 @@ Result<void> PcMachine::reset() {
         if (kernel_) TRY(prepare_boot());
         if (running_) hand_over_interrupts(&KernelControllers::take_over);
     }
+    malloc_trim(0); // the loader's buffers, which are as large as its files
     if (running_) resume_all();
     return {};
 }

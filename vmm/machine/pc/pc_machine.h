@@ -195,6 +195,7 @@ private:
     AddressSpace memory_{"memory", ~std::uint64_t(0)};
     AddressSpace io_{"I/O", 0xffff};
     std::unique_ptr<RamBlock> ram_;
+    SmmMemory smm_memory_;
     std::uint64_t below_4g_ = 0, above_4g_ = 0;
     std::optional<MappingId> a20_alias_;
     bool running_ = false, reset_pending_ = false;
@@ -206,7 +207,7 @@ private:
     KernelControllers* kernel_irqs_; // the engine's, or null
     std::array<IsaIrq, 16> isa_irqs_;
     std::array<IsaIrq, dev::IoApic::pins> pins_; // the I/O APIC's alone
-    Trigger reset_line_;
+    Trigger reset_line_, smi_line_;
     A20Source a20_port92_, a20_keyboard_;
     Power power_;
 

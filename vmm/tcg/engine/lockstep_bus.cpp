@@ -20,7 +20,8 @@ std::string BusCall::describe() const {
                                             "APIC MSR write",
                                             "TSC read",
                                             "FERR#",
-                                            "random number"};
+                                            "random number",
+                                            "SMM"};
     return fmt::format("{} address {:#x} size {} value {:#x}{}", names[unsigned(kind)], address, size, value,
                        answered ? "" : " (refused)");
 }
@@ -96,6 +97,11 @@ std::uint64_t RecordingBus::random(unsigned size) {
     return value;
 }
 
+void RecordingBus::set_smm(bool active) {
+    calls_.push_back({.kind = Kind::smm, .value = active});
+    machine_.set_smm(active);
+}
+
 // --- replaying
 
 BusCall ReplayBus::take(BusCall const& call, bool tells) {
@@ -138,6 +144,11 @@ std::uint32_t ReplayBus::port_read(std::uint16_t port, unsigned size) {
 
 void ReplayBus::port_write(std::uint16_t port, unsigned size, std::uint32_t value) {
     take({.kind = Kind::port_write, .address = port, .size = size, .value = value}, true);
+    after_write_();
+}
+
+void ReplayBus::set_smm(bool active) {
+    take({.kind = Kind::smm, .value = active}, true);
     after_write_();
 }
 

@@ -22,7 +22,8 @@ struct BusCall {
         msr_write,
         tsc,
         ferr,
-        random
+        random,
+        smm
     };
     Kind kind;
     std::uint64_t address = 0;
@@ -39,6 +40,7 @@ public:
     std::vector<BusCall>& calls() { return calls_; }
 
     AddressSpace& memory() override { return machine_.memory(); }
+    void set_smm(bool active) override;
     std::uint64_t mmio_read(GuestPhys a, unsigned size) override;
     void mmio_write(GuestPhys a, unsigned size, std::uint64_t value) override;
     std::uint32_t port_read(std::uint16_t port, unsigned size) override;
@@ -71,6 +73,7 @@ public:
     std::string difference() const;
 
     AddressSpace& memory() override { return memory_; }
+    void set_smm(bool active) override;
     std::uint64_t mmio_read(GuestPhys a, unsigned size) override;
     void mmio_write(GuestPhys a, unsigned size, std::uint64_t value) override;
     std::uint32_t port_read(std::uint16_t port, unsigned size) override;

@@ -7,7 +7,7 @@
 
 namespace vmm::tcg {
 
-Result<std::unique_ptr<ShadowMemory>> ShadowMemory::create(AddressSpace& original) {
+Result<std::unique_ptr<ShadowMemory>> ShadowMemory::create(CpuBus& original) {
     std::unique_ptr<ShadowMemory> memory(new ShadowMemory(original));
     TRY(memory->follow_map());
     return memory;
@@ -21,7 +21,7 @@ Result<RamBlock*> ShadowMemory::copy_of(RamBlock& original) {
 }
 
 Result<void> ShadowMemory::follow_map() {
-    FlatView const& view = original_.view();
+    FlatView const& view = original_.memory().view();
     if (shown_ == &view) return {};
     AddressSpace::Batch batch(space_);
     for (MappingId id : mappings_) space_.unmap(id);

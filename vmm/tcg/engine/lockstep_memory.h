@@ -1,7 +1,7 @@
 // ShadowMemory: a second copy of a machine's RAM under the same address map, for an engine that repeats what another
 // did.
 #pragma once
-#include "vmm/memory/address_space.h"
+#include "vmm/cpu/cpu_bus.h"
 
 #include <functional>
 #include <memory>
@@ -14,8 +14,9 @@ namespace vmm::tcg {
 // Used on one thread, while nobody else writes the original RAM.
 class ShadowMemory {
 public:
-    // Copies the RAM that `original` (which outlives the object) shows now. Errors: no memory for a second copy.
-    static Result<std::unique_ptr<ShadowMemory>> create(AddressSpace& original);
+    // Copies the RAM that the bus `original` (which outlives the object) shows now. Errors: no memory for a second
+    // copy.
+    static Result<std::unique_ptr<ShadowMemory>> create(CpuBus& original);
 
     // The map: the original's RAM pieces as pieces of the copies; everything else is missing.
     AddressSpace& space() { return space_; }
@@ -33,11 +34,11 @@ private:
         RamBlock* original;
         std::unique_ptr<RamBlock> copy;
     };
-    explicit ShadowMemory(AddressSpace& original) : original_(original) {}
+    explicit ShadowMemory(CpuBus& original) : original_(original) {}
     Result<RamBlock*> copy_of(RamBlock& original);
     static void for_each_page(Twin const& twin, std::function<bool(std::uint64_t offset)> const& visit);
 
-    AddressSpace& original_;
+    CpuBus& original_;
     FlatView const* shown_ = nullptr;
     std::vector<Twin> twins_;
     std::vector<MappingId> mappings_;

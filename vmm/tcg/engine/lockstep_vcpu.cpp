@@ -13,7 +13,7 @@ namespace vmm::tcg {
 using vmm::x86::State;
 
 Result<std::unique_ptr<LockstepVcpu>> LockstepVcpu::create(Config config) {
-    auto memory = TRY(ShadowMemory::create(config.bus.memory()));
+    auto memory = TRY(ShadowMemory::create(config.bus));
     return std::unique_ptr<LockstepVcpu>(new LockstepVcpu(std::move(config), std::move(memory)));
 }
 

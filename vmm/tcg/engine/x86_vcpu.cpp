@@ -110,6 +110,7 @@ vmm::x86::State X86Vcpu::state() const {
 
 void X86Vcpu::set_state(vmm::x86::State const& state) {
     context_->state = state;
+    config_.bus.set_smm(state.in_smm);
     context_->engine.fault_pending = fault_none;
     open_site_ = nullptr;
     force_single_ = false;

@@ -32,6 +32,8 @@ void write_cr0(X86Context& c, std::uint64_t v) {
     update_mode(c);
 }
 
+} // namespace
+
 std::uint64_t cr4_allowed(vmm::x86::CpuModel const& m) {
     std::uint64_t v = cr4::tsd | cr4::de | cr4::pse | cr4::pae | cr4::mce | cr4::pge | cr4::pce;
     auto allow = [&](Feature f, std::uint64_t bit) {
@@ -50,6 +52,8 @@ std::uint64_t cr4_allowed(vmm::x86::CpuModel const& m) {
     allow(Feature::pku, cr4::pke);
     return v;
 }
+
+namespace {
 
 void write_cr4(X86Context& c, std::uint64_t v) {
     State& s = c.state;

@@ -3,6 +3,7 @@
 #include "vmm/cpu/x86/cpu_model.h"
 #include "vmm/tcg/guest/x86/exceptions.h"
 #include "vmm/tcg/guest/x86/segments.h"
+#include "vmm/tcg/guest/x86/smm.h"
 #include "vmm/tcg/guest/x86/system.h"
 
 namespace vmm::tcg::x86 {
@@ -10,9 +11,10 @@ namespace vmm::tcg::x86 {
 static bool interrupt_allowed(State const& s) { return (s.rflags & flag::if_) && !s.interrupt_shadow; }
 
 bool event_waits(State const& s, bool interrupt) {
-    if (s.activity == Activity::shutdown) return s.init_pending;
-    if (s.activity == Activity::wait_for_sipi) return s.init_pending || s.sipi_pending;
-    return s.event_pending || s.init_pending || (s.nmi_pending && !s.nmi_blocked) ||
+    bool init = s.init_pending && !s.in_smm;
+    if (s.activity == Activity::shutdown) return init;
+    if (s.activity == Activity::wait_for_sipi) return init || s.sipi_pending;
+    return s.event_pending || init || (s.smi_pending && !s.in_smm) || (s.nmi_pending && !s.nmi_blocked) ||
            (interrupt && interrupt_allowed(s));
 }
 
@@ -29,8 +31,14 @@ static bool deliver_carried_event(X86Context& c) {
 
 bool handle_events(X86Context& c, bool bsp) {
     State& s = c.state;
-    if (s.event_pending && s.activity == Activity::running && !s.init_pending && deliver_carried_event(c)) return true;
-    if (s.init_pending) {
+    bool init = s.init_pending && !s.in_smm; // it waits for the end of SMM
+    if (s.event_pending && s.activity == Activity::running && !init && deliver_carried_event(c)) return true;
+    bool executes = s.activity == Activity::running || s.activity == Activity::halted;
+    if (s.smi_pending && !s.in_smm && executes && !s.interrupt_shadow && !s.debug_shadow) {
+        enter_smm(c);
+        return true;
+    }
+    if (init) {
         apply_init(s, c.model->signature(), bsp);
         state_replaced(c);
         return true;
@@ -47,7 +55,6 @@ bool handle_events(X86Context& c, bool bsp) {
     }
     s.sipi_pending = false; // means nothing to a CPU that does not wait for it
     if (s.activity == Activity::shutdown) return false;
-    s.smi_pending = false; // no SMM: nothing of ours raises SMIs that firmware waits for
     if (s.nmi_pending && !s.nmi_blocked && !s.debug_shadow) {
         s.nmi_pending = false;
         s.activity = Activity::running;

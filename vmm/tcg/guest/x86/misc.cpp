@@ -1,10 +1,11 @@
 // Waiting, time, identification, FS/GS bases, translation invalidation, random numbers.
 #include "vmm/cpu/x86/cpu_model.h"
 #include "vmm/tcg/guest/x86/helpers.h"
+#include "vmm/tcg/guest/x86/smm.h"
 #include "vmm/tcg/guest/x86/system.h"
 
-
 #include <thread>
+#include <utility>
 
 namespace vmm::tcg::x86 {
 
@@ -44,9 +45,9 @@ std::uint64_t pause(X86Context& c, std::uint64_t, std::uint64_t, std::uint64_t) 
     if (++c.pauses % spins == 0) std::this_thread::yield();
     return 0;
 }
-// SMM is never entered (see events.cpp), so RSM is always outside it.
 std::uint64_t rsm(X86Context& c, std::uint64_t, std::uint64_t, std::uint64_t) {
-    c.raise(vec::ud);
+    if (!c.state.in_smm) return c.raise(vec::ud), 0;
+    leave_smm(c);
     return 0;
 }
 std::uint64_t rdtsc(X86Context& c, std::uint64_t, std::uint64_t, std::uint64_t) {

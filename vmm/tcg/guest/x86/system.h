@@ -32,6 +32,9 @@ inline unsigned current_cpl(State const& s) {
     return s.v8086() ? 3 : s.cpl();
 }
 
+// The bits of CR4 that exist on this model.
+std::uint64_t cr4_allowed(CpuModel const& model);
+
 // After State was replaced (set_state, reset): rebuilds everything derived from it.
 void state_replaced(X86Context& c);
 
