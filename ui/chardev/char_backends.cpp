@@ -4,6 +4,7 @@
 #include "ui/chardev/plain_streams.h"
 #include "ui/chardev/pty_stream.h"
 #include "ui/chardev/socket_stream.h"
+#include "ui/chardev/udp_stream.h"
 #include "vmm/base/timer_queue.h"
 
 #include <cstdio>
@@ -41,6 +42,11 @@ Result<Opened> open_backend(CharConfig const& config, CharBackends::Needs const&
         std::fprintf(stderr, "char device redirected to %s (label %s)\n", pty->name().c_str(), config.id.c_str());
         std::string name = "pty:" + pty->name();
         return Opened{std::move(pty), name};
+    }
+    case CharKind::udp: {
+        auto udp = TRY(UdpStream::create(needs.loop, config));
+        std::string name = udp->describe();
+        return Opened{std::move(udp), name};
     }
     case CharKind::unix_:
     case CharKind::tcp: return open_socket(config, needs);

@@ -13,6 +13,7 @@ enum class CharKind : std::uint8_t {
     pty,     // a new pseudo-terminal; its name is printed
     unix_,   // unix-domain socket at `path`
     tcp,     // TCP socket at `host`:`port`; with `telnet`, the telnet protocol on top
+    udp,     // datagrams to `host`:`port`, received at `local_host`:`local_port`
     console, // "vc": a text console of the window; nothing yet, acts as null when it is only a default
 };
 
@@ -21,16 +22,17 @@ struct CharConfig {
     CharKind kind = CharKind::null;
     // What the user wrote, for messages: "-serial tcp:localhost:1". Empty for defaults.
     std::string origin;
-    bool mux = false;     // Ctrl-a (-echr) keys, several front ends (mon:, mux=on)
-    bool append = false;  // file: keep what is there
-    bool signal = true;   // stdio: Ctrl-C, Ctrl-Z and Ctrl-\ act on us; false: they go to the guest
-    bool server = false;  // unix, tcp: listen
-    bool wait = true;     // server: start only once somebody has connected
-    bool telnet = false;  // tcp
-    bool nodelay = false; // tcp
-    std::string path;     // file, pipe, unix_
-    std::string host;     // tcp; empty: all addresses (server), localhost (client)
-    std::string port;     // tcp; a number or a service name
+    bool mux = false;                   // Ctrl-a (-echr) keys, several front ends (mon:, mux=on)
+    bool append = false;                // file: keep what is there
+    bool signal = true;                 // stdio: Ctrl-C, Ctrl-Z and Ctrl-\ act on us; false: they go to the guest
+    bool server = false;                // unix, tcp: listen
+    bool wait = true;                   // server: start only once somebody has connected
+    bool telnet = false;                // tcp
+    bool nodelay = false;               // tcp
+    std::string path;                   // file, pipe, unix_
+    std::string host;                   // tcp, udp; empty: all addresses (server), localhost (client)
+    std::string port;                   // tcp, udp; a number or a service name
+    std::string local_host, local_port; // udp; empty: any
 };
 
 } // namespace vmm

@@ -7,15 +7,15 @@ namespace vmm {
 
 namespace {
 
-constexpr std::string_view spec_drivers[] = {"stdio", "null", "none", "pty", "file", "pipe", "tcp", "telnet", "unix"};
-constexpr std::string_view chardev_drivers[] = {"null", "stdio", "file", "pipe", "pty", "socket"};
+constexpr std::string_view spec_drivers[] = {"stdio", "null", "none",   "pty", "file",
+                                             "pipe",  "tcp",  "telnet", "udp", "unix"};
+constexpr std::string_view chardev_drivers[] = {"null", "stdio", "file", "pipe", "pty", "socket", "udp"};
 
 // Drivers QEMU has and we do not.
 Result<void> refuse_unbuilt(std::string_view driver) {
     for (std::string_view known :
-         {"udp",       "con",          "braille", "msmouse", "wctablet", "websocket", "tn3270",
-          "fdset",     "ringbuf",      "serial",  "tty",     "parallel", "parport",   "spicevmc",
-          "spiceport", "qemu-vdagent", "dbus",    "mux",     "testdev",  "memory"})
+         {"con", "braille", "msmouse", "wctablet", "websocket", "tn3270", "fdset", "ringbuf", "serial", "tty",
+          "parallel", "parport", "spicevmc", "spiceport", "qemu-vdagent", "dbus", "mux", "testdev", "memory"})
         if (driver == known) return error("the '{}' character backend is not built yet", driver);
     return {};
 }
@@ -34,19 +34,33 @@ Result<void> check_socket_keys(Properties const& list) {
     return check_known(list, {"server", "wait", "delay", "nodelay", "telnet", "ipv4", "ipv6"});
 }
 
+// HOST:PORT, either of which may be empty; a host with colons in brackets.
+Result<void> split_address(std::string_view text, std::string& host, std::string& port) {
+    std::size_t colon = text.rfind(':');
+    if (colon == std::string_view::npos) return error("'{}' is not of the form HOST:PORT", text);
+    host = text.substr(0, colon);
+    port = text.substr(colon + 1);
+    if (host.starts_with('[') && host.ends_with(']')) host = host.substr(1, host.size() - 2);
+    return {};
+}
+
 Result<CharConfig> parse_tcp(CharConfig config, std::string_view rest) {
     Properties list = parse_list(rest, "address");
     std::string address = list.items.empty() ? "" : list.items.front().second;
     if (!list.items.empty()) list.items.erase(list.items.begin());
-    std::size_t colon = address.rfind(':');
-    if (colon == std::string::npos || colon + 1 == address.size())
+    if (!split_address(address, config.host, config.port) || config.port.empty())
         return error("'{}' needs a host and a port: tcp:HOST:PORT", address);
-    config.host = address.substr(0, colon);
-    config.port = address.substr(colon + 1);
-    if (config.host.starts_with('[') && config.host.ends_with(']'))
-        config.host = config.host.substr(1, config.host.size() - 2);
     TRY(check_socket_keys(list));
     TRY(set_socket_options(config, list));
+    return config;
+}
+
+// [HOST]:PORT[@[LOCAL]:PORT]
+Result<CharConfig> parse_udp(CharConfig config, std::string_view rest) {
+    std::size_t at = rest.find('@');
+    TRY(split_address(rest.substr(0, at), config.host, config.port));
+    if (at != std::string_view::npos) TRY(split_address(rest.substr(at + 1), config.local_host, config.local_port));
+    if (config.port.empty()) return error("chardev: udp: remote port not specified");
     return config;
 }
 
@@ -95,6 +109,10 @@ Result<CharConfig> parse_char_spec(std::string_view spec) {
         config.telnet = driver == "telnet";
         return parse_tcp(config, rest);
     }
+    if (!bare && driver == "udp") {
+        config.kind = CharKind::udp;
+        return parse_udp(config, rest);
+    }
     if (!bare && driver == "unix") {
         config.kind = CharKind::unix_;
         return parse_unix(config, rest);
@@ -139,6 +157,14 @@ Result<CharConfig> parse_chardev(std::string_view argument) {
         if (port) config.port = *port;
         if (std::string const* host = list.find("host")) config.host = *host;
         TRY(set_socket_options(config, list));
+    } else if (*driver == "udp") {
+        TRY(check_known(list, {"backend", "id", "mux", "host", "port", "localaddr", "localport", "ipv4", "ipv6"}));
+        config.kind = CharKind::udp;
+        for (auto const& [key, to] :
+             {std::pair{"host", &config.host}, std::pair{"port", &config.port},
+              std::pair{"localaddr", &config.local_host}, std::pair{"localport", &config.local_port}})
+            if (std::string const* value = list.find(key)) *to = *value;
+        if (config.port.empty()) return error("chardev: udp: remote port not specified");
     } else if (*driver == "vc") {
         return error("the 'vc' character backend is not built yet (it needs a graphical window)");
     } else {
@@ -149,7 +175,7 @@ Result<CharConfig> parse_chardev(std::string_view argument) {
 }
 
 std::string_view chardev_help() {
-    return "Available chardev backend types: \n  stdio\n  file\n  pipe\n  pty\n  socket\n  null\n";
+    return "Available chardev backend types: \n  stdio\n  file\n  pipe\n  pty\n  socket\n  udp\n  null\n";
 }
 
 } // namespace vmm

@@ -26,7 +26,7 @@ constexpr OptionRow rows[] = {
     {"boot",
      "[order=drives][,once=drives][,menu=on|off][,splash=file][,splash-time=ms][,reboot-timeout=ms][,strict=on|off]",
      "'drives': floppy (a), hard disk (c), CD-ROM (d), network (n)", on_boot},
-    {"rtc", "[base=utc|localtime|<datetime>][,clock=host|rt|vm]", "set the RTC base and clock", on_rtc},
+    {"rtc", "[base=utc|localtime|<datetime>][,clock=host|rt|vm][,driftfix=none|slew]", "set the RTC base and clock", on_rtc},
     {"nodefaults", "", "don't create default devices", on_flag},
     {"no-user-config", "", "accepted; there are no configuration files", on_ignored},
     {"no-acpi", "", "disable ACPI", on_machine_property_off},

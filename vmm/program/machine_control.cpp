@@ -1,5 +1,6 @@
 #include "vmm/program/machine_control.h"
 
+#include "vmm/cpu/x86/page_map.h"
 #include "vmm/options/keyval.h"
 
 #include <Zydis/Zydis.h>
@@ -13,6 +14,8 @@ PcControl::PcControl(PcMachine& machine, Hooks hooks) : machine_(machine), hooks
     topics_.push_back({"jit",
                        "show dynamic compiler info (-p: and the N blocks executed most, with -accel tcg,profile=on)",
                        "[-p [N]]", [this](std::string_view arguments) { return jit_text(arguments); }});
+    topics_.push_back({"mem", "show the active virtual memory mappings", "",
+                       [this](std::string_view) -> Result<std::string> { return mappings_text(); }});
     topics_.push_back({"mtree", "show memory tree", "", [this](std::string_view) -> Result<std::string> {
                            return machine_.memory().describe() + machine_.io().describe();
                        }});
@@ -83,6 +86,24 @@ std::optional<monitor::MachineControl::Instruction> PcControl::disassemble(std::
     if (!ZYAN_SUCCESS(ZydisDisassembleATT(mode, address, bytes.data(), bytes.size(), &instruction)))
         return Instruction{"(bad)", 1};
     return Instruction{instruction.text, instruction.info.length};
+}
+
+std::string PcControl::mappings_text() const {
+    x86::State s = machine_.cpu_state(0);
+    if (!(s.cr0 & x86::cr0::pg)) return "PG disabled\n";
+    x86::PageMap map = x86::list_pages(s, [this](std::uint64_t at, unsigned size) -> std::optional<std::uint64_t> {
+        std::uint64_t value = 0;
+        std::uint8_t const* from = machine_.memory().ram_pointer(at, size, false);
+        if (!from) return std::nullopt;
+        std::memcpy(&value, from, size);
+        return value;
+    });
+    std::string text;
+    for (x86::MappedRange const& r : map.ranges)
+        text += fmt::format("{:016x}-{:016x} {:016x} {}r{}\n", r.first, r.last + 1, r.last - r.first + 1,
+                            r.user ? 'u' : '-', r.writable ? 'w' : '-');
+    if (!map.whole) text += "... (the page tables are larger than this)\n";
+    return text;
 }
 
 Result<std::string> PcControl::jit_text(std::string_view arguments) {

@@ -37,6 +37,7 @@ public:
     int cpu_thread_id(std::size_t cpu) const override { return machine_.cpu_thread_id(unsigned(cpu)); }
 
 private:
+    std::string mappings_text() const;
     Result<std::string> jit_text(std::string_view arguments);
 
     PcMachine& machine_;

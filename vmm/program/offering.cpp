@@ -13,13 +13,13 @@ Offering make_offering() {
                    .description = "Standard PC (i440FX + PIIX, 1996)",
                    .alias_of = "pc-i440fx-7.2",
                    .max_cpus = 255,
-                   .properties = {"kernel-irqchip"}},
+                   .properties = {"acpi", "hpet", "kernel-irqchip"}},
                   {.name = "pc-i440fx-7.2",
                    .description = "Standard PC (i440FX + PIIX, 1996)",
                    .alias_of = "",
                    .is_default = true,
                    .max_cpus = 255,
-                   .properties = {"kernel-irqchip"}}};
+                   .properties = {"acpi", "hpet", "kernel-irqchip"}}};
     o.accels = {"tcg", "kvm"};
     o.cpu_models = x86::cpu_model_names();
     o.cpu_help = x86::describe_cpu_models();

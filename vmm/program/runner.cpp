@@ -117,11 +117,12 @@ Result<void> Runner::make_machine() {
     engine_ = std::move(chosen.engine);
     if (log_.enabled(Trace::reset)) log_.trace(Trace::reset, fmt::format("engine {}: {}\n", chosen.name, chosen.why));
 
-
     PcConfig pc;
     apply_clock(pc);
     pc.uuid = uuid_bytes(config_.uuid);
     pc.ram_bytes = config_.memory_bytes;
+    pc.acpi = TRY(bool_of(config_.machine.properties, "acpi", true));
+    pc.hpet = TRY(bool_of(config_.machine.properties, "hpet", true));
     pc.cpus = config_.smp.cpus;
     pc.sockets = config_.smp.sockets, pc.cores = config_.smp.cores, pc.threads = config_.smp.threads;
     std::vector<std::string> warnings;

@@ -77,6 +77,8 @@ std::vector<Row> rows() {
         {{"-display", "sdl"}, "-display sdl: a graphical window is not built yet"},
         {{"-rtc", "foo=1"}, "-rtc foo=1: Invalid parameter 'foo'"},
         {{"-rtc", "base=foo"}, "invalid datetime format\nvalid formats:"},
+        {{"-rtc", "driftfix=foo"}, "invalid option value 'foo'"},
+        {{"-serial", "udp:host"}, "-serial udp:host: 'host' is not of the form HOST:PORT"},
         {{"-name", "a,foo=b"}, "-name a,foo=b: Invalid parameter 'foo'"},
         {{"-action", "reboot=bar"}, "-action reboot=bar: Parameter 'reboot' does not accept value 'bar'"},
         {{"-uuid", "x"}, "-uuid x: failed to parse UUID string: wrong format"},

@@ -181,3 +181,16 @@ TEST(Options, what_ends_the_run) {
     EXPECT_EQ(config.on_shutdown, OnShutdown::pause);
     EXPECT_EQ(config.on_panic, OnPanic::exit_failure);
 }
+
+TEST(Options, udp_names_where_to_send_and_where_to_hear) {
+    auto parsed = parse({"-serial", "udp:host:4555@127.0.0.1:4556", "-serial", "udp::4557", "-chardev",
+                         "udp,id=c,host=::1,port=9,localport=10", "-serial", "chardev:c"});
+    ASSERT_TRUE(parsed.ok()) << parsed.error().message();
+    auto const& chardevs = parsed->config.chardevs;
+    EXPECT_EQ(chardevs[0].kind, CharKind::udp);
+    EXPECT_EQ(chardevs[0].host + " " + chardevs[0].port, "host 4555");
+    EXPECT_EQ(chardevs[0].local_host + " " + chardevs[0].local_port, "127.0.0.1 4556");
+    EXPECT_EQ(chardevs[1].host + " " + chardevs[1].port, " 4557");
+    EXPECT_EQ(chardevs[2].host + " " + chardevs[2].port, "::1 9");
+    EXPECT_EQ(chardevs[2].local_port, "10");
+}

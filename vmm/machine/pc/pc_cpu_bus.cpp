@@ -3,9 +3,7 @@
 namespace vmm {
 
 void PcCpuBus::set_smm(bool active) {
-    if (active == (seen_ != &needs_.memory)) return;
-    MutexLock lock(needs_.device_lock);
-    seen_ = active ? &needs_.smm_memory.use() : &needs_.memory;
+    seen_ = active ? &needs_.smm_memory.space() : &needs_.memory;
 }
 
 std::uint64_t PcCpuBus::mmio_read(GuestPhys a, unsigned size) {

@@ -457,9 +457,13 @@ Result<void> PcMachine::prepare_boot() {
         acpi.com[n] = serial_[n].has_value();
         platform.com_ports[n] = serial_[n] ? serial_ports[n] : 0;
     }
-    firmware::AcpiPlacement tables = TRY(firmware::place_acpi_tables(memory_, acpi, below_4g_));
-    platform.rsdp = tables.rsdp;
-    platform.acpi_tables.push_back(tables.range);
+    GuestPhys end_of_ram = below_4g_;
+    if (config_.acpi) {
+        firmware::AcpiPlacement tables = TRY(firmware::place_acpi_tables(memory_, acpi, below_4g_));
+        platform.rsdp = tables.rsdp;
+        platform.acpi_tables.push_back(tables.range);
+        end_of_ram = tables.range.first;
+    }
     firmware::SmbiosConfig smbios_config{.sockets = config_.sockets,
                                          .cores = config_.cores,
                                          .threads = config_.threads,
@@ -467,7 +471,7 @@ Result<void> PcMachine::prepare_boot() {
                                          .ram_above_4g = above_4g_};
     smbios_config.cpu_name = config_.cpu_model.brand;
     smbios_config.uuid = config_.uuid;
-    auto smbios = TRY(firmware::place_smbios_tables(memory_, smbios_config, tables.range.first));
+    auto smbios = TRY(firmware::place_smbios_tables(memory_, smbios_config, end_of_ram));
     if (smbios) platform.acpi_tables.push_back(*smbios);
     firmware::BootEntry entry = TRY(kernel_->load(memory_, platform));
     std::uint64_t hole = below_4g_ > low_ram_split ? low_ram_limit : low_ram_split;

@@ -67,6 +67,7 @@ struct PcConfig {
     Nanoseconds rtc_start = host_realtime(); // since 1970
     bool rtc_slew = false;
     bool hpet = true;
+    bool acpi = true; // tables; the power management block is there in any case
 };
 
 // What the guest does to the machine as a whole. Called on the loop's thread without the device lock.

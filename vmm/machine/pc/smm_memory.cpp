@@ -9,16 +9,7 @@ SmmMemory::SmmMemory(AddressSpace& normal, RamBlock& ram, std::function<bool()> 
 
 SmmMemory::~SmmMemory() { normal_.remove_listener(listener_); }
 
-AddressSpace& SmmMemory::use() {
-    if (!std::exchange(used_, true)) rebuild();
-    return space_;
-}
-
 void SmmMemory::refresh() {
-    if (used_) rebuild();
-}
-
-void SmmMemory::rebuild() {
     AddressSpace::Batch batch(space_);
     for (MappingId id : mappings_) space_.unmap(id);
     mappings_.clear();

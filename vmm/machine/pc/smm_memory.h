@@ -8,8 +8,7 @@
 
 namespace vmm {
 
-// Nothing is kept up to date before the first use: most guests never see SMM. Device lock for every member; the space
-// itself is looked up like any other.
+// Device lock for every member but space(), which is looked up like any other.
 class SmmMemory {
 public:
     // `enabled` says whether the bridge shows SMRAM to SMM; `ram` is the block whose offset is the physical address.
@@ -18,8 +17,6 @@ public:
     SmmMemory(SmmMemory const&) = delete;
     SmmMemory& operator=(SmmMemory const&) = delete;
 
-    // The space, up to date from now on.
-    AddressSpace& use();
     // The bridge's register has changed.
     void refresh();
     AddressSpace& space() { return space_; }
@@ -28,15 +25,12 @@ public:
     static constexpr std::uint64_t size = 0x20000;
 
 private:
-    void rebuild();
-
     AddressSpace& normal_;
     RamBlock& ram_;
     std::function<bool()> enabled_;
     AddressSpace space_{"SMM memory", ~std::uint64_t(0)};
     std::vector<MappingId> mappings_;
     unsigned listener_;
-    bool used_ = false;
 };
 
 } // namespace vmm

@@ -3,6 +3,7 @@
 #include "ui/chardev/plain_streams.h"
 #include "ui/chardev/pty_stream.h"
 #include "ui/chardev/socket_stream.h"
+#include "ui/chardev/udp_stream.h"
 #include "vmm/base/timer_queue.h"
 
 #include <fcntl.h>
@@ -253,4 +254,22 @@ TEST(PtyStream, output_before_anyone_came_vanishes_and_later_none_is_lost) {
     run_until(*loop, [&] { return front.received == "typed"; });
     user.reset();
     run_until(*loop, [&] { return front.saw(CharEvent::closed); });
+}
+
+TEST(UdpStream, datagrams_go_both_ways_and_what_nobody_hears_is_lost) {
+    auto loop = EventLoop::create().value();
+    CharConfig config{.kind = CharKind::udp, .host = "127.0.0.1", .port = "9", .local_host = "127.0.0.1"};
+    auto ear = UdpStream::create(*loop, config).value();
+    config.port = std::to_string(ear->bound_port());
+    auto mouth = UdpStream::create(*loop, config).value();
+    FakeFrontend heard;
+    ear->set_frontend(&heard);
+    std::string word = "hello";
+    EXPECT_EQ(mouth->write(bytes_of(word)), 5u);
+    run_until(*loop, [&] { return heard.received == "hello"; });
+    EXPECT_EQ(mouth->describe(), "udp:127.0.0.1:" + config.port);
+    ear.reset();
+    for (int i = 0; i < 3; ++i) // the network says that nobody listens; that is not the guest's problem
+        EXPECT_EQ(mouth->write(bytes_of(word)), 5u);
+    loop->run_once(0);
 }
