@@ -258,7 +258,10 @@ TEST(PtyStream, output_before_anyone_came_vanishes_and_later_none_is_lost) {
 
 TEST(UdpStream, datagrams_go_both_ways_and_what_nobody_hears_is_lost) {
     auto loop = EventLoop::create().value();
-    CharConfig config{.kind = CharKind::udp, .host = "127.0.0.1", .port = "9", .local_host = "127.0.0.1"};
+    CharConfig config;
+    config.kind = CharKind::udp;
+    config.host = config.local_host = "127.0.0.1";
+    config.port = "9"; // discard
     auto ear = UdpStream::create(*loop, config).value();
     config.port = std::to_string(ear->bound_port());
     auto mouth = UdpStream::create(*loop, config).value();
