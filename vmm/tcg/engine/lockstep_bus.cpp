@@ -30,75 +30,81 @@ std::string BusCall::describe() const {
 
 std::uint64_t RecordingBus::mmio_read(GuestPhys a, unsigned size) {
     std::uint64_t value = machine_.mmio_read(a, size);
-    calls_.push_back({.kind = Kind::mmio_read, .address = a, .size = size, .value = value});
+    record_.calls.push_back({.kind = Kind::mmio_read, .address = a, .size = size, .value = value});
     return value;
 }
 
 void RecordingBus::mmio_write(GuestPhys a, unsigned size, std::uint64_t value) {
-    calls_.push_back({.kind = Kind::mmio_write, .address = a, .size = size, .value = value});
+    record_.calls.push_back({.kind = Kind::mmio_write, .address = a, .size = size, .value = value});
     machine_.mmio_write(a, size, value);
 }
 
 std::uint32_t RecordingBus::port_read(std::uint16_t port, unsigned size) {
     std::uint32_t value = machine_.port_read(port, size);
-    calls_.push_back({.kind = Kind::port_read, .address = port, .size = size, .value = value});
+    record_.calls.push_back({.kind = Kind::port_read, .address = port, .size = size, .value = value});
     return value;
 }
 
 void RecordingBus::port_write(std::uint16_t port, unsigned size, std::uint32_t value) {
-    calls_.push_back({.kind = Kind::port_write, .address = port, .size = size, .value = value});
+    record_.calls.push_back({.kind = Kind::port_write, .address = port, .size = size, .value = value});
     machine_.port_write(port, size, value);
+}
+
+bool RecordingBus::interrupt_pending() const {
+    bool pending = machine_.interrupt_pending();
+    record_.interrupt_lines.push_back(pending);
+    return pending;
 }
 
 std::optional<std::uint8_t> RecordingBus::acknowledge_interrupt() {
     auto vector = machine_.acknowledge_interrupt();
-    calls_.push_back({.kind = Kind::acknowledge, .value = vector.value_or(0), .answered = vector.has_value()});
+    record_.calls.push_back({.kind = Kind::acknowledge, .value = vector.value_or(0), .answered = vector.has_value()});
     return vector;
 }
 
 std::uint8_t RecordingBus::task_priority() {
     std::uint8_t value = machine_.task_priority();
-    calls_.push_back({.kind = Kind::task_priority, .value = value});
+    record_.calls.push_back({.kind = Kind::task_priority, .value = value});
     return value;
 }
 
 void RecordingBus::set_task_priority(std::uint8_t cr8) {
-    calls_.push_back({.kind = Kind::set_task_priority, .value = cr8});
+    record_.calls.push_back({.kind = Kind::set_task_priority, .value = cr8});
     machine_.set_task_priority(cr8);
 }
 
 std::optional<std::uint64_t> RecordingBus::apic_msr_read(std::uint32_t index) {
     auto value = machine_.apic_msr_read(index);
-    calls_.push_back(
+    record_.calls.push_back(
         {.kind = Kind::msr_read, .address = index, .value = value.value_or(0), .answered = value.has_value()});
     return value;
 }
 
 bool RecordingBus::apic_msr_write(std::uint32_t index, std::uint64_t value) {
     bool done = machine_.apic_msr_write(index, value);
-    calls_.push_back({.kind = Kind::msr_write, .address = index, .value = value, .answered = done});
+    record_.calls.push_back({.kind = Kind::msr_write, .address = index, .value = value, .answered = done});
     return done;
 }
 
 std::uint64_t RecordingBus::tsc() {
     std::uint64_t value = machine_.tsc();
-    calls_.push_back({.kind = Kind::tsc, .value = value});
+    record_.calls.push_back({.kind = Kind::tsc, .value = value});
     return value;
 }
 
 void RecordingBus::set_ferr(bool asserted) {
-    calls_.push_back({.kind = Kind::ferr, .value = asserted});
+    record_.calls.push_back({.kind = Kind::ferr, .value = asserted});
     machine_.set_ferr(asserted);
 }
 
 std::uint64_t RecordingBus::random(unsigned size) {
     std::uint64_t value = machine_.random(size);
-    calls_.push_back({.kind = Kind::random, .size = size, .value = value});
+    record_.calls.push_back({.kind = Kind::random, .size = size, .value = value});
     return value;
 }
 
 void RecordingBus::set_smm(bool active) {
-    calls_.push_back({.kind = Kind::smm, .value = active});
+    record_.calls.push_back({.kind = Kind::smm, .value = active});
     machine_.set_smm(active);
 }
 
@@ -108,11 +114,11 @@ BusCall ReplayBus::take(BusCall const& call, bool tells) {
     BusCall unanswered = call;
     unanswered.answered = false;
     if (!difference_.empty()) return unanswered;
-    if (next_ == calls_.size()) {
+    if (next_ == record_.calls.size()) {
         difference_ = fmt::format("only the second engine made the access: {}", call.describe());
         return unanswered;
     }
-    BusCall const& listed = calls_[next_];
+    BusCall const& listed = record_.calls[next_];
     if (listed.kind != call.kind || listed.address != call.address || listed.size != call.size ||
         (tells && listed.value != call.value)) {
         difference_ = fmt::format("accesses differ: {} by the first engine, {} by the second", listed.describe(),
@@ -124,8 +130,8 @@ BusCall ReplayBus::take(BusCall const& call, bool tells) {
 }
 
 std::string ReplayBus::difference() const {
-    if (difference_.empty() && next_ < calls_.size())
-        return fmt::format("only the first engine made the access: {}", calls_[next_].describe());
+    if (difference_.empty() && next_ < record_.calls.size())
+        return fmt::format("only the first engine made the access: {}", record_.calls[next_].describe());
     return difference_;
 }
 
@@ -152,7 +158,9 @@ void ReplayBus::set_smm(bool active) {
     after_write_();
 }
 
-bool ReplayBus::interrupt_pending() const { return next_ < calls_.size() && calls_[next_].kind == Kind::acknowledge; }
+bool ReplayBus::interrupt_pending() const {
+    return next_line_ < record_.interrupt_lines.size() && record_.interrupt_lines[next_line_++];
+}
 
 std::optional<std::uint8_t> ReplayBus::acknowledge_interrupt() {
     BusCall call = take({.kind = Kind::acknowledge}, false);

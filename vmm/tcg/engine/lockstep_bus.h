@@ -33,11 +33,18 @@ struct BusCall {
     std::string describe() const;
 };
 
+// What one block asked and told, in order.
+struct BusRecord {
+    std::vector<BusCall> calls;
+    std::vector<bool> interrupt_lines; // answers of interrupt_pending(), which may change at any moment
+    void clear() { calls.clear(), interrupt_lines.clear(); }
+};
+
 // Passes everything on to the machine's bus and keeps a list of it. On the vCPU's thread like the bus itself.
 class RecordingBus final : public CpuBus {
 public:
     explicit RecordingBus(CpuBus& machine) : machine_(machine) {}
-    std::vector<BusCall>& calls() { return calls_; }
+    BusRecord& record() { return record_; }
 
     AddressSpace& memory() override { return machine_.memory(); }
     void set_smm(bool active) override;
@@ -45,7 +52,7 @@ public:
     void mmio_write(GuestPhys a, unsigned size, std::uint64_t value) override;
     std::uint32_t port_read(std::uint16_t port, unsigned size) override;
     void port_write(std::uint16_t port, unsigned size, std::uint32_t value) override;
-    bool interrupt_pending() const override { return machine_.interrupt_pending(); }
+    bool interrupt_pending() const override;
     std::optional<std::uint8_t> acknowledge_interrupt() override;
     std::uint8_t task_priority() override;
     void set_task_priority(std::uint8_t cr8) override;
@@ -58,17 +65,16 @@ public:
 
 private:
     CpuBus& machine_;
-    std::vector<BusCall> calls_;
+    mutable BusRecord record_; // a question is worth a note too
 };
 
 // Answers from the list, and notices the first call that is not the one of the list. `after_write` is called at the
 // place of each call that may have changed the address map.
 class ReplayBus final : public CpuBus {
 public:
-    ReplayBus(AddressSpace& memory, CpuBus& machine, std::vector<BusCall> const& calls,
-              std::function<void()> after_write)
-        : memory_(memory), machine_(machine), calls_(calls), after_write_(std::move(after_write)) {}
-    void begin() { next_ = 0, difference_.clear(); }
+    ReplayBus(AddressSpace& memory, CpuBus& machine, BusRecord const& record, std::function<void()> after_write)
+        : memory_(memory), machine_(machine), record_(record), after_write_(std::move(after_write)) {}
+    void begin() { next_ = next_line_ = 0, difference_.clear(); }
     // How the calls since begin() differed from the list; empty: they were the same, and all.
     std::string difference() const;
 
@@ -95,9 +101,10 @@ private:
 
     AddressSpace& memory_;
     CpuBus& machine_;
-    std::vector<BusCall> const& calls_;
+    BusRecord const& record_;
     std::function<void()> after_write_;
     std::size_t next_ = 0;
+    mutable std::size_t next_line_ = 0;
     std::string difference_;
 };
 

@@ -19,7 +19,7 @@ Result<std::unique_ptr<LockstepVcpu>> LockstepVcpu::create(Config config) {
 
 LockstepVcpu::LockstepVcpu(Config config, std::unique_ptr<ShadowMemory> memory)
     : config_(std::move(config)), memory_(std::move(memory)), recorder_(config_.bus),
-      replay_(memory_->space(), config_.bus, recorder_.calls(), [this] { memory_->follow_map().value(); }),
+      replay_(memory_->space(), config_.bus, recorder_.record(), [this] { memory_->follow_map().value(); }),
       first_(part(recorder_, first_shared_, config_.log, config_.first)),
       second_(part(replay_, second_shared_, quiet_, config_.second)) {
     second_.mmu().note_writes(&writes_);
@@ -82,7 +82,7 @@ ExitReason LockstepVcpu::run(std::uint64_t budget) {
             memory_->follow_map().value();
             memory_->copy_contents();
         }
-        recorder_.calls().clear();
+        recorder_.record().clear();
         writes_.clear();
         replay_.begin();
         before_ = after_first_;
@@ -234,8 +234,8 @@ std::string LockstepVcpu::report(std::string const& what) {
         text += fmt::format("  {:#018x}:  {}\n", linear, decoded.text);
     });
     text += "Fields that differ, first engine against second:\n" + different_fields(after_first_, after_second_);
-    if (!recorder_.calls().empty()) text += "Accesses to the machine:\n";
-    for (BusCall const& call : recorder_.calls()) text += "  " + call.describe() + "\n";
+    if (!recorder_.record().calls.empty()) text += "Accesses to the machine:\n";
+    for (BusCall const& call : recorder_.record().calls) text += "  " + call.describe() + "\n";
     text += "Before:\n" + vmm::x86::describe(before_);
     text += fmt::format("After, {}:\n{}", first_.engine_name(), vmm::x86::describe(after_first_));
     text += fmt::format("After, {}:\n{}", second_.engine_name(), vmm::x86::describe(after_second_));

@@ -49,8 +49,8 @@ X86Vcpu::X86Vcpu(Config config) : config_(std::move(config)), context_(std::make
     c.engine.code_guard = this;
     mmu_ = std::make_unique<x86::Mmu>(c, config_.bus, config_.model, config_.shared.bus_lock);
     if (config_.tiny_tlb) mmu_->keep_few_entries();
-    backend_ = config_.backend(c.engine,
-                               {.pc = &c.state.rip, .pc_mask = pc_mask, .helper = x86::helper_row, .registers = register_slots});
+    backend_ = config_.backend(
+        c.engine, {.pc = &c.state.rip, .pc_mask = pc_mask, .helper = x86::helper_row, .registers = register_slots});
     cache_ = std::make_unique<BlockCache>(*backend_);
     config_.shared.code.add(*this);
     reset(config_.bsp);
@@ -136,8 +136,9 @@ void X86Vcpu::drop_code(RamBlock& block, std::uint64_t page_offset, std::uint64_
 
 bool X86Vcpu::may_continue(EngineContext& e) {
     x86::X86Context const& c = *context_;
-    if (running_single_ || e.exit_request.load(std::memory_order_acquire) || c.mode().is(Mode::single) ||
-        c.state.activity != vmm::x86::Activity::running || x86::event_waits(c.state, config_.bus.interrupt_pending()))
+    if (config_.block_at_a_time || running_single_ || e.exit_request.load(std::memory_order_acquire) ||
+        c.mode().is(Mode::single) || c.state.activity != vmm::x86::Activity::running ||
+        x86::event_waits(c.state, config_.bus.interrupt_pending()))
         return false;
     entered_pc_base_ = not_entered; // the same address may mean another page from now on
     return true;

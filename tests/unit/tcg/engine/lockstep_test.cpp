@@ -1,4 +1,5 @@
 // Two engines in lockstep: the same inputs keep them together, and a planted mistake in either is found in its block.
+#include "tests/support/fake_cpu_bus.h"
 #include "vmm/tcg/engine/lockstep_vcpu.h"
 #include "vmm/tcg/x64/backend.h"
 
@@ -10,32 +11,6 @@ using namespace vmm;
 using namespace vmm::x86;
 
 namespace {
-
-// RAM and a device that never answers twice the same.
-class Bus final : public CpuBus {
-public:
-    explicit Bus(AddressSpace& space) : memory_(space) {}
-    AddressSpace& memory() override { return memory_; }
-    std::uint64_t mmio_read(GuestPhys, unsigned) override { return ++counter_; }
-    void mmio_write(GuestPhys, unsigned, std::uint64_t) override {}
-    std::uint32_t port_read(std::uint16_t, unsigned) override { return std::uint32_t(++counter_); }
-    void port_write(std::uint16_t, unsigned, std::uint32_t) override {}
-    bool interrupt_pending() const override { return interrupt_; }
-    std::optional<std::uint8_t> acknowledge_interrupt() override { return interrupt_ = false, std::uint8_t(0x20); }
-    std::uint8_t task_priority() override { return 0; }
-    void set_task_priority(std::uint8_t) override {}
-    std::optional<std::uint64_t> apic_msr_read(std::uint32_t) override { return std::nullopt; }
-    bool apic_msr_write(std::uint32_t, std::uint64_t) override { return false; }
-    std::uint64_t tsc() override { return ++counter_; }
-    std::uint64_t tsc_hz() const override { return 1'000'000'000; }
-    void set_ferr(bool) override {}
-
-    bool interrupt_ = false;
-
-private:
-    AddressSpace& memory_;
-    std::uint64_t counter_ = 0;
-};
 
 // An engine that makes a mistake after some blocks.
 class Wrong final : public tcg::Backend {
@@ -77,17 +52,20 @@ constexpr GuestPhys code = 0x1000, counter = 0x2000, handler = 0x3000;
 struct Lockstep : testing::Test {
     std::unique_ptr<RamBlock> ram = RamBlock::create("ram", 0x10000).value();
     AddressSpace memory{"memory", ~std::uint64_t(0)};
-    Bus bus{memory};
+    test::FakeCpuBus bus{memory};
     Log log{"test"};
     std::unique_ptr<tcg::LockstepVcpu> cpu;
 
+    std::uint32_t answers = 0;
+
     void SetUp() override {
+        bus.on_port_read = [this](std::uint16_t, unsigned) { return ++answers; }; // never the same twice
         memory.map({.name = "ram", .range = AddressRange::of(0, 0x10000), .backing = Backing::of_ram(*ram)});
         // inc bx; mov [0x2000],bx; in al,0x40; rdrand cx; rdtsc; add ax,[0x2000]; jmp back
         put(code, {0x43, 0x89, 0x1e, 0x00, 0x20, 0xe4, 0x40, 0x0f, 0xc7, 0xf1, 0x0f, 0x31, 0x03, 0x06, 0x00, 0x20, 0xeb,
                    0xee});
-        put(0x80, {0x00, 0x30, 0x00, 0x00}); // vector 0x20: 0000:3000
-        put(handler, {0x46, 0xcf});          // inc si; iret
+        put(0x100, {0x00, 0x30, 0x00, 0x00}); // vector 0x40: 0000:3000
+        put(handler, {0x46, 0xcf});           // inc si; iret
     }
     void put(GuestPhys at, std::initializer_list<std::uint8_t> bytes) {
         std::copy(bytes.begin(), bytes.end(), ram->host() + at);
@@ -116,7 +94,7 @@ struct Lockstep : testing::Test {
 TEST_F(Lockstep, the_same_inputs_and_interrupts_keep_the_engines_together) {
     make(tcg::x64::supported() ? tcg::BackendFactory(jit) : tcg::make_interpreter, tcg::make_interpreter);
     for (int i = 0; i < 20; ++i) {
-        bus.interrupt_ = true;
+        bus.pending = true;
         ASSERT_EQ(cpu->run(700), ExitReason::requested) << cpu->error_text();
     }
     EXPECT_EQ(cpu->state().gpr[rsi], 20u);
