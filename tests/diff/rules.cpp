@@ -129,6 +129,10 @@ bool operands_allowed(ZydisDecodedInstruction const& d, ZydisDecodedOperand cons
         if (kept >> unsigned(whole - ZYDIS_REGISTER_RAX) & 1) return false;
         if (whole == ZYDIS_REGISTER_RSP && o.visibility == ZYDIS_OPERAND_VISIBILITY_EXPLICIT) return false;
     }
+    // With 32-bit addresses in 64-bit code: which registers are zero-extended when the first element faults differs
+    // from one string operation to the next.
+    bool const repeated = d.attributes & (ZYDIS_ATTRIB_HAS_REP | ZYDIS_ATTRIB_HAS_REPE | ZYDIS_ATTRIB_HAS_REPNE);
+    if (repeated && d.machine_mode == ZYDIS_MACHINE_MODE_LONG_64 && d.address_width == 32) return false;
     if (d.mnemonic == ZYDIS_MNEMONIC_BSF || d.mnemonic == ZYDIS_MNEMONIC_BSR) return d.operand_width != 16;
     if ((d.mnemonic == ZYDIS_MNEMONIC_SHLD || d.mnemonic == ZYDIS_MNEMONIC_SHRD ||
          d.mnemonic == ZYDIS_MNEMONIC_BSWAP) &&

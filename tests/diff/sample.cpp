@@ -72,8 +72,11 @@ std::string compare(Sequence const& s, Outcome const& e, Outcome const& a) {
     field("vector", std::uint64_t(e.vector), std::uint64_t(a.vector));
     field("rip", e.registers.rip, a.registers.rip);
     if (e.vector == a.vector && e.vector == 14) {
-        // Whether a page of the host's kernel is present is not ours to say.
-        std::uint64_t bits = e.address >> 47 ? 6 : 7;
+        // Whether a page of the host's kernel, or another one of its process, is present is not ours to say.
+        auto within = [&](std::uint64_t base, std::uint64_t size) { return e.address - base < size; };
+        bool const ours =
+            within(code_base, code_size) || within(data_base, data_size) || within(stack_base, stack_size);
+        std::uint64_t bits = ours ? 7 : 6;
         field("error code", e.error & bits, a.error & bits);
         field("fault address", e.address, a.address);
     }

@@ -144,15 +144,18 @@ CASE(ipis_reach_whom_they_name) {
         while (!flag)
             ASM("sti; hlt; cli" ::: "memory"); // woken by each IPI, none of which comes between the look and the HLT
     });
+    set_handler(0x76, [](Frame*) { apic_eoi(); });
     wait_microseconds(1000);
     apic_ipi(apic_id_of(1), 0x77);
     CHECK(wait_for(ipis[1], 1));
     apic_ipi(0, 0xc0077); // all but self
     for (unsigned cpu = 1; cpu < n; ++cpu) CHECK(wait_for(ipis[cpu], cpu == 1 ? 2 : 1));
     CHECK_EQ(ipis[0], 0);
-    flag = 1;
     apic_ipi(0, 0x80077); // all with self
     CHECK(wait_for(ipis[0], 1));
+    for (unsigned cpu = 1; cpu < n; ++cpu) CHECK(wait_for(ipis[cpu], cpu == 1 ? 3 : 2));
+    flag = 1;
+    apic_ipi(0, 0xc0076); // wakes those that halt; one that saw the flag first takes it whenever it enables interrupts
     finish_all();
     for (unsigned cpu = 1; cpu < n; ++cpu) CHECK_EQ(ipis[cpu], cpu == 1 ? 3 : 2);
     set_handler(0x77, nullptr);

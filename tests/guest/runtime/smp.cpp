@@ -44,7 +44,12 @@ unsigned start_cpus() {
     apic_ipi(0, 0xc4608); // SIPI, page 8
     wait_microseconds(200);
     apic_ipi(0, 0xc4608);
-    wait_microseconds(100000);
+    // Where the command line says how many there are, those are waited for: a busy host may take its time.
+    unsigned long const expected = command_number("cpus", 0);
+    for (unsigned tries = 0; tries < 100; ++tries) {
+        wait_microseconds(100000);
+        if (!expected || expected > MAX_CPUS || boxes[expected - 1].alive) break;
+    }
     for (cpus = 1; cpus < MAX_CPUS && boxes[cpus].alive;) ++cpus;
     return cpus;
 }

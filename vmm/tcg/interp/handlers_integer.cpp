@@ -352,7 +352,8 @@ Code const* high(EngineContext&, Code const* c) {
     return c + 1;
 }
 Code const* fence(EngineContext&, Code const* c) {
-    __atomic_thread_fence(__ATOMIC_SEQ_CST);
+    // MFENCE. As an instruction, since ThreadSanitizer knows no fences; guest memory is not what it is to judge anyway.
+    asm volatile("mfence" ::: "memory");
     return c + 1;
 }
 
