@@ -1,9 +1,13 @@
 #include "vmm/machine/pc/kernel_controllers.h"
 
+#include <algorithm>
+#include <utility>
+
 namespace vmm {
 
 namespace {
-constexpr std::uint64_t entry_level = 1u << 15, entry_masked = 1u << 16, entry_logical = 1u << 11;
+constexpr std::uint64_t entry_remote_irr = 1u << 14, entry_level = 1u << 15, entry_masked = 1u << 16,
+                        entry_logical = 1u << 11;
 
 kvm_irqchip chip_request(unsigned id) {
     kvm_irqchip chip{};
@@ -23,6 +27,10 @@ template <class T> Result<void> KernelControllers::vm_call(char const* name, uns
 
 void KernelControllers::set_board(Board board) {
     board_.emplace(std::move(board));
+    // GSI 0 is the I/O APIC's pin 2.
+    auto const& pics = board_->pic.state().chips;
+    levels_ = pics[0].lines & ~4u;
+    levels_ |= unsigned(pics[1].lines) << 8 | (board_->io_apic.state().lines & ~0xffffu);
     machine_.set_eoi_handler([this](std::uint8_t vector) { end_of_interrupt(vector); });
 }
 
@@ -64,8 +72,22 @@ Result<void> KernelControllers::hand_back() {
     TRY(vm_call("KVM_GET_CLOCK", KVM_GET_CLOCK, &data));
     clock_ = data.clock;
     TRY(pull_apics());
-    if (has_pins()) TRY(pull_chips());
+    if (has_pins()) return pull_chips();
+    end_unreported_interrupts();
     return {};
+}
+
+// kernel-irqchip=split: a vCPU may leave guest code between the end of a level-triggered interrupt and the exit that
+// tells of it. What no local APIC holds any more has ended.
+void KernelControllers::end_unreported_interrupts() {
+    for (std::uint64_t entry : board_->io_apic.state().redirection) {
+        if (!(entry & entry_remote_irr)) continue;
+        unsigned word = (entry & 0xff) / 32, bit = entry % 32;
+        bool held = std::ranges::any_of(board_->apics, [&](dev::LocalApic const* apic) {
+            return (apic->state().irr[word] | apic->state().isr[word]) >> bit & 1;
+        });
+        if (!held) board_->bus.broadcast_eoi(std::uint8_t(entry));
+    }
 }
 
 Result<void> KernelControllers::push_apics() {

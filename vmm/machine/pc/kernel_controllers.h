@@ -66,6 +66,7 @@ private:
     Result<void> push_pit();
     Result<void> assert_levels();
     void end_of_interrupt(std::uint8_t vector);
+    void end_unreported_interrupts();
 
     kvm::KvmMachine& machine_;
     kvm::KvmIrqs irqs_;

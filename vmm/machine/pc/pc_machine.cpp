@@ -65,14 +65,13 @@ PcMachine::PcMachine(PcConfig config, Needs needs, std::unique_ptr<RamBlock> ram
     : config_(std::move(config)), needs_(std::move(needs)), device_lock_(needs_.device_lock), ram_(std::move(ram)),
       smm_memory_(memory_, *ram_, [this] { return i440fx_ && i440fx_->smram_enabled(); }), apic_bus_(needs_.log),
       pic_({.intr = apic_bus_.lint(0), .log = needs_.log}), io_apic_({.bus = apic_bus_, .log = needs_.log}, {}),
-      kernel_irqs_(needs_.engine.controllers()),
-      hpet_({.timers = timers_,
-             .irq0 = isa_irqs_[0],
-             .irq8 = isa_irqs_[8],
-             .pins = io_apic_pins(),
-             .msi = &apic_bus_,
-             .replacing = kernel_irqs_ ? &kernel_irqs_->pit_replaced() : nullptr},
-            {}),
+      engine_(&needs_.engine), hpet_({.timers = timers_,
+                                      .irq0 = isa_irqs_[0],
+                                      .irq8 = isa_irqs_[8],
+                                      .pins = io_apic_pins(),
+                                      .msi = &apic_bus_,
+                                      .replacing = &pit_replaced_},
+                                     {}),
       pit_({.out0 = hpet_.pit_input(), .timers = timers_}),
       rtc_({.irq = hpet_.rtc_input(), .timers = timers_, .wall = rtc_clock()},
            {.base_offset = config_.rtc_start - rtc_clock().now(), .slew = config_.rtc_slew}),
@@ -93,10 +92,6 @@ PcMachine::PcMachine(PcConfig config, Needs needs, std::unique_ptr<RamBlock> ram
         isa_irqs_[irq].gsi = irq;
     }
     for (unsigned pin = 0; pin < pins_.size(); ++pin) pins_[pin].io_apic = &io_apic_.input(pin), pins_[pin].gsi = pin;
-    if (kernel_irqs_ && kernel_irqs_->has_pins()) {
-        for (IsaIrq& irq : isa_irqs_) irq.kernel = kernel_irqs_;
-        for (IsaIrq& pin : pins_) pin.kernel = kernel_irqs_;
-    }
     apic_bus_.attach(io_apic_);
     map_ram();
 
@@ -135,7 +130,7 @@ PcMachine::~PcMachine() {
     park_all();
     needs_.loop.set_deadline_source({});
     cpus_.clear();
-    needs_.engine.release_memory();
+    engine_->release_memory();
 }
 
 void PcMachine::map_ram() {
@@ -267,20 +262,41 @@ Result<void> PcMachine::make_cpus() {
                                    .physical_address_bits = config_.cpu_model.physical_bits});
         cpu.bus->connect(*cpu.apic);
         apic_bus_.attach(*cpu.apic);
-        cpu.vcpu = TRY(needs_.engine.make_vcpu(
-            *cpu.bus, config_.cpu_model,
-            {.index = n, .apic_id = apic_id(n), .cores = config_.cores, .threads = config_.threads, .bsp = n == 0}));
-        cpu.thread = std::make_unique<VcpuThread>(
-            fmt::format("CPU {}/{}", n, cpu.vcpu->engine_name()), *cpu.vcpu,
-            VcpuThread::Events{.on_shutdown = [this] { request_reset(); },
-                               .on_internal_error =
-                                   [this](std::string const& text) {
-                                       needs_.loop.post([this, text] { needs_.events.on_internal_error(text); });
-                                   }});
-        cpu.bus->connect(*cpu.vcpu, *cpu.thread);
         cpus_.push_back(std::move(cpu));
+        cpus_[n].vcpu = TRY(make_vcpu(*engine_, n));
+        start_thread(n);
     }
-    if (!kernel_irqs_) return {};
+    connect_controllers();
+    return {};
+}
+
+Result<std::unique_ptr<Vcpu>> PcMachine::make_vcpu(Engine& engine, unsigned n) {
+    return engine.make_vcpu(
+        *cpus_[n].bus, config_.cpu_model,
+        {.index = n, .apic_id = apic_id(n), .cores = config_.cores, .threads = config_.threads, .bsp = n == 0});
+}
+
+void PcMachine::start_thread(unsigned n) {
+    Cpu& cpu = cpus_[n];
+    cpu.thread = std::make_unique<VcpuThread>(
+        fmt::format("CPU {}/{}", n, cpu.vcpu->engine_name()), *cpu.vcpu,
+        VcpuThread::Events{.on_shutdown = [this] { request_reset(); },
+                           .on_internal_error =
+                               [this](std::string const& text) {
+                                   needs_.loop.post([this, text] { needs_.events.on_internal_error(text); });
+                               }});
+    cpu.bus->connect(*cpu.vcpu, *cpu.thread);
+}
+
+// Wires the interrupt controllers of the engine, where it has some.
+void PcMachine::connect_controllers() {
+    kernel_irqs_ = engine_->controllers();
+    KernelControllers* pins = kernel_irqs_ && kernel_irqs_->has_pins() ? kernel_irqs_ : nullptr;
+    for (IsaIrq& irq : isa_irqs_) irq.kernel = pins;
+    for (IsaIrq& pin : pins_) pin.kernel = pins;
+    pit_replaced_.kernel = kernel_irqs_;
+    if (!kernel_irqs_) return;
+    kernel_irqs_->pit_replaced().set(pit_replaced_.level);
     KernelControllers::Board board{.device_lock = device_lock_,
                                    .bus = apic_bus_,
                                    .pic = pic_,
@@ -291,6 +307,32 @@ Result<void> PcMachine::make_cpus() {
                                    .io_apic_base = io_apic_base};
     for (Cpu& cpu : cpus_) board.apics.push_back(cpu.apic.get());
     kernel_irqs_->set_board(std::move(board));
+}
+
+Result<void> PcMachine::change_engine(Engine& next) {
+    bool was_running = running_;
+    stop();
+    std::vector<std::unique_ptr<Vcpu>> fresh;
+    for (unsigned n = 0; n < cpus_.size(); ++n) {
+        auto vcpu = make_vcpu(next, n);
+        if (!vcpu) {
+            fresh.clear();
+            next.release_memory();
+            if (was_running) start();
+            return vcpu.error();
+        }
+        fresh.push_back(std::move(*vcpu));
+    }
+    for (unsigned n = 0; n < cpus_.size(); ++n) {
+        fresh[n]->set_state(cpus_[n].vcpu->state());
+        cpus_[n].thread.reset();
+        cpus_[n].vcpu = std::move(fresh[n]);
+        start_thread(n);
+    }
+    engine_->release_memory();
+    engine_ = &next;
+    connect_controllers();
+    if (was_running) start();
     return {};
 }
 

@@ -98,6 +98,10 @@ public:
     // Returns once every vCPU is out of guest code and virtual time stands still.
     void stop();
     bool running() const { return running_; }
+    // Goes on with another engine from where it stands: CPUs, timers and pending interrupts included. The former engine
+    // is no longer used afterwards; `next` outlives the machine. It must have the CPU model's features. Errors: `next`
+    // cannot make the CPUs; then everything is as before.
+    Result<void> change_engine(Engine& next);
     // Brings everything to its reset state and loads the kernel anew; the machine goes on running if it was.
     Result<void> reset();
     void press_power_button();
@@ -149,6 +153,15 @@ private:
             if (machine) machine->update_a20(); // null while the devices are being made
         }
     };
+    // Tells the engine's timer that the HPET stands in for it.
+    struct PitReplaced final : dev::IrqLine {
+        KernelControllers* kernel = nullptr;
+        bool level = false;
+        void set(bool on) override {
+            level = on;
+            if (kernel) kernel->pit_replaced().set(on);
+        }
+    };
     struct Power final : dev::PowerControl {
         PcMachine* machine = nullptr;
         void power_off() override;
@@ -172,6 +185,9 @@ private:
     void map_ports();
     std::uint32_t apic_id(unsigned cpu) const;
     Result<void> make_cpus();
+    Result<std::unique_ptr<Vcpu>> make_vcpu(Engine& engine, unsigned n);
+    void start_thread(unsigned n);
+    void connect_controllers();
     void hand_over_interrupts(Result<void> (KernelControllers::*how)());
     void make_timers_run();
     void update_a20();
@@ -205,7 +221,9 @@ private:
     dev::ApicBus apic_bus_;
     dev::I8259Pair pic_;
     dev::IoApic io_apic_;
-    KernelControllers* kernel_irqs_; // the engine's, or null
+    Engine* engine_;                           // needs_.engine, or what change_engine() put in its place
+    KernelControllers* kernel_irqs_ = nullptr; // the engine's, or null
+    PitReplaced pit_replaced_;
     std::array<IsaIrq, 16> isa_irqs_;
     std::array<IsaIrq, dev::IoApic::pins> pins_; // the I/O APIC's alone
     Trigger reset_line_, smi_line_;

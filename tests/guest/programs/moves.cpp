@@ -1,0 +1,147 @@
+// Timers, levels, IPIs and halts that must all arrive, once, while the machine changes engines under the program. Every
+// wait has a limit, and what is awaited is always the one event that keeps a chain going: a lost one is seen.
+#include "runtime/apic.h"
+#include "runtime/smp.h"
+
+namespace {
+constexpr unsigned CHAIN = 100;
+unsigned volatile hits[256];
+
+void line(unsigned pin, bool level) { outb(uint16_t(0x2000 + pin), level); }
+
+void start() {
+    apic_enable();
+    memset(const_cast<unsigned*>(hits), 0, sizeof hits);
+    apic_write(APIC_TPR, 0);
+    apic_write(APIC_DIVIDE, 0xb);
+    for (unsigned vector = 0x50; vector < 0x60; ++vector)
+        set_handler(vector, [](Frame* f) {
+            hits[f->vector] = hits[f->vector] + 1;
+            apic_eoi();
+        });
+}
+void stop() {
+    cli();
+    apic_write(APIC_LVT_TIMER, 0x10000);
+    for (unsigned pin = 0; pin < 24; ++pin) ioapic_write(0x10 + pin * 2, 0x10000);
+    pic_mask(0xffff);
+}
+
+uint64_t hash(unsigned rounds) {
+    uint64_t h = 0x123456789abcdef1;
+    static uint8_t from[64], to[64];
+    memset(from, 0, sizeof from);
+    for (unsigned n = 0; n < rounds; ++n) {
+        h ^= h << 13, h ^= h >> 7, h ^= h << 17;
+        memcpy(from + (h & 31), &h, 8);
+        void const* source = from;
+        void* target = to;
+        word count = sizeof to;
+        ASM("rep movsb" : "+S"(source), "+D"(target), "+c"(count)::"memory");
+        uint64_t word_of_it;
+        memcpy(&word_of_it, to + (h >> 5 & 31), 8);
+        h += word_of_it * 3;
+    }
+    return h;
+}
+} // namespace
+
+CASE(work_amid_periodic_timers) {
+    start();
+    uint64_t wanted = hash(2000);
+    apic_write(APIC_LVT_TIMER, 0x20050);
+    apic_write(APIC_INITIAL, 2000000); // 2 ms
+    ioapic_route(2, 0x51);
+    pit_start(0, 2, 2386); // 2 ms
+    sti();
+    for (unsigned n = 0; n < 20000 && (hits[0x50] < 50 || hits[0x51] < 50); ++n) CHECK_EQ(hash(2000), wanted);
+    CHECK(hits[0x50] >= 50);
+    CHECK(hits[0x51] >= 50);
+    stop();
+}
+
+CASE(a_chain_of_one_shot_timers) {
+    start();
+    set_handler(0x52, [](Frame*) {
+        hits[0x52] = hits[0x52] + 1;
+        if (hits[0x52] < CHAIN) apic_write(APIC_INITIAL, 500000);
+        apic_eoi();
+    });
+    apic_write(APIC_LVT_TIMER, 0x52);
+    apic_write(APIC_INITIAL, 500000);
+    CHECK(wait_for(hits[0x52], CHAIN));
+    CHECK_EQ(hits[0x52], CHAIN);
+    stop();
+}
+
+CASE(a_chain_of_halts) {
+    start();
+    apic_write(APIC_LVT_TIMER, 0x53);
+    for (unsigned n = 1; n <= CHAIN; ++n) {
+        apic_write(APIC_INITIAL, 1000000);
+        while (hits[0x53] < n) ASM("sti; hlt" ::: "memory");
+        cli();
+        CHECK_EQ(hits[0x53], n);
+    }
+    stop();
+}
+
+CASE(a_chain_of_level_interrupts) {
+    start();
+    set_handler(0x54, [](Frame*) {
+        hits[0x54] = hits[0x54] + 1;
+        line(11, 0);
+        apic_eoi();
+    });
+    ioapic_route(11, 0x8054);
+    for (unsigned n = 1; n <= CHAIN; ++n) {
+        line(11, 1);
+        if (!wait_for(hits[0x54], n)) break;
+    }
+    CHECK(hits[0x54] >= CHAIN);
+    stop();
+}
+
+CASE(a_chain_of_pic_interrupts) {
+    start();
+    pic_init(0x60);
+    set_handler(0x65, [](Frame*) {
+        hits[0x65] = hits[0x65] + 1;
+        outb(0x20, 0x20);
+    });
+    apic_write(APIC_LVT_LINT0, 0x700);
+    pic_mask(0xffdf);
+    for (unsigned n = 1; n <= CHAIN; ++n) {
+        line(5, 1);
+        if (!wait_for(hits[0x65], n)) break;
+        line(5, 0);
+    }
+    CHECK_EQ(hits[0x65], CHAIN);
+    apic_write(APIC_LVT_LINT0, 0x10000);
+    stop();
+}
+
+CASE(ipis_to_and_fro) {
+    if (command_number("cpus", 1) < 2) SKIP("one CPU");
+    CHECK_EQ(start_cpus(), 2);
+    start();
+    set_handler(0x56, [](Frame*) { // on the other CPU
+        hits[0x56] = hits[0x56] + 1;
+        apic_eoi();
+        apic_ipi(0, 0x57);
+    });
+    begin(
+        1,
+        [](word) {
+            while (hits[0x56] < CHAIN) ASM("sti; pause; nop; nop; nop; nop; nop; nop; nop; nop; cli" ::: "memory");
+        },
+        0);
+    for (unsigned n = 1; n <= CHAIN; ++n) {
+        apic_ipi(apic_id_of(1), 0x56);
+        if (!wait_for(hits[0x57], n)) break;
+    }
+    CHECK_EQ(hits[0x57], CHAIN);
+    CHECK_EQ(hits[0x56], CHAIN);
+    if (hits[0x56] >= CHAIN) finish(1);
+    stop();
+}
