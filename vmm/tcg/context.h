@@ -27,6 +27,7 @@ enum class CcKind : std::uint8_t {
 constexpr std::uint32_t cc_op(CcKind kind, unsigned log2_bytes) { return std::uint32_t(kind) << 2 | log2_bytes; }
 
 struct EngineContext;
+class Translation;
 
 // What running code asks of the engine.
 class CodeGuard {
@@ -35,6 +36,9 @@ public:
     // After a helper that changed the program counter, the mode or translations: whether the next block may be entered
     // at once. False: something waits for the engine's loop.
     virtual bool may_continue(EngineContext& context) = 0;
+    // The translation of the code at a guest address in the current mode and address space, where that is known without
+    // looking at the guest's tables; null otherwise.
+    virtual Translation* find(EngineContext& context, std::uint64_t address) = 0;
     // Asked before a guest store reaches a page with page_has_code (vmm/memory/ram.h), while the code may be running.
     // False: the store hits the block being executed; the engine will execute this one instruction again by itself. The
     // caller then returns failure with fault_pending == fault_retry and has changed nothing.

@@ -10,9 +10,7 @@ CachedBlock& BlockCache::add(std::unique_ptr<CachedBlock> block) {
     CachedBlock* b = block.get();
     by_page_[b->ram->host() + b->page_offset].push_back(b);
     if (b->crosses_page) by_page_[b->next_ram->host() + b->next_page_offset].push_back(b);
-    auto& place = by_key_[key_of(*b)];
-    VMM_ASSERT(!place);
-    place = std::move(block);
+    blocks_.add(bytes_of(*b), b->mode, std::move(block));
     return *b;
 }
 
@@ -25,10 +23,7 @@ void BlockCache::remove(CachedBlock* b) {
     leave(b->ram->host() + b->page_offset);
     if (b->crosses_page) leave(b->next_ram->host() + b->next_page_offset);
     backend_.unlink(*b->translation);
-    recent_[Hash{}(key_of(*b)) % recent_entries] = {};
-    auto it = by_key_.find(key_of(*b));
-    graveyard_.push_back(std::move(it->second));
-    by_key_.erase(it);
+    graveyard_.push_back(blocks_.take(bytes_of(*b), b->mode));
 }
 
 void BlockCache::drop(RamBlock& ram, std::uint64_t page_offset, std::uint64_t granules) {
@@ -48,13 +43,11 @@ void BlockCache::drop(RamBlock& ram, std::uint64_t page_offset, std::uint64_t gr
 
 void BlockCache::clear() {
     ++flushes_;
-    for (auto& [key, block] : by_key_) {
+    blocks_.take_all([&](std::unique_ptr<CachedBlock> block) {
         backend_.unlink(*block->translation);
         graveyard_.push_back(std::move(block));
-    }
-    by_key_.clear();
+    });
     by_page_.clear();
-    recent_.assign(recent_entries, {});
 }
 
 } // namespace vmm::tcg

@@ -2,6 +2,7 @@
 #pragma once
 #include "vmm/memory/ram.h"
 #include "vmm/tcg/backend.h"
+#include "vmm/tcg/engine/block_table.h"
 
 #include <cstdint>
 #include <memory>
@@ -30,14 +31,7 @@ public:
 
     // The block starting at `start` of the page, or null. O(1).
     CachedBlock* find(RamBlock& ram, std::uint64_t page_offset, std::uint16_t start, std::uint64_t mode) {
-        Key key{ram.host() + page_offset + start, mode};
-        Recent& recent = recent_[Hash{}(key) % recent_entries];
-        if (recent.key == key) [[likely]]
-            return recent.block;
-        auto it = by_key_.find(key);
-        if (it == by_key_.end()) return nullptr;
-        recent = {key, it->second.get()};
-        return recent.block;
+        return blocks_.find(ram.host() + page_offset + start, mode);
     }
     CachedBlock& add(std::unique_ptr<CachedBlock> block);
     // Drops the blocks that touch granules of the page. Their memory stays until bury(): one may be executing.
@@ -45,37 +39,18 @@ public:
     void clear();
     // Frees dropped blocks; nothing translated may be executing.
     void bury() { graveyard_.clear(); }
-    std::size_t size() const { return by_key_.size(); }
-    template <class F> void for_each(F&& f) const {
-        for (auto const& [key, block] : by_key_) f(*block);
-    }
+    std::size_t size() const { return blocks_.size(); }
+    template <class F> void for_each(F&& f) const { blocks_.for_each(f); }
     // How often clear() was called, and blocks dropped because their code changed.
     std::uint64_t flushes() const { return flushes_; }
     std::uint64_t invalidations() const { return invalidations_; }
 
 private:
-    struct Key {
-        std::uint8_t const* host = nullptr;
-        std::uint64_t mode = 0;
-        bool operator==(Key const&) const = default;
-    };
-    // Found lately, in front of the table: most lookups are repetitions.
-    static constexpr std::size_t recent_entries = 4096;
-    struct Recent {
-        Key key{};
-        CachedBlock* block = nullptr;
-    };
-    struct Hash {
-        std::size_t operator()(Key const& k) const {
-            return (reinterpret_cast<std::uintptr_t>(k.host) ^ k.mode << 40) * 0x9e3779b97f4a7c15ull >> 17;
-        }
-    };
     void remove(CachedBlock* block);
-    static Key key_of(CachedBlock const& b) { return {b.ram->host() + b.page_offset + b.start, b.mode}; }
+    static std::uint8_t const* bytes_of(CachedBlock const& b) { return b.ram->host() + b.page_offset + b.start; }
 
     Backend& backend_;
-    std::unordered_map<Key, std::unique_ptr<CachedBlock>, Hash> by_key_;
-    std::vector<Recent> recent_ = std::vector<Recent>(recent_entries);
+    BlockTable<CachedBlock> blocks_;
     // Blocks by each page they touch (host address of the page).
     std::unordered_map<std::uint8_t const*, std::vector<CachedBlock*>> by_page_;
     std::vector<std::unique_ptr<CachedBlock>> graveyard_;

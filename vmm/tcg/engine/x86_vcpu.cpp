@@ -144,6 +144,17 @@ bool X86Vcpu::may_continue(EngineContext& e) {
     return true;
 }
 
+Translation* X86Vcpu::find(EngineContext& e, std::uint64_t address) {
+    Mode const mode{e.mode};
+    bool const plain = mode.is64() || (mode.is(Mode::flat) && address <= 0xffffffff);
+    if (running_single_ || !plain || mode.is(Mode::single)) return nullptr;
+    x86::FetchResult const* where = mmu_->known_code_page(address & ~(page_size - 1));
+    if (!where) return nullptr;
+    CachedBlock* block =
+        cache_->find(*where->ram, where->ram_offset, std::uint16_t(address & (page_size - 1)), mode.bits);
+    return block && !block->crosses_page ? block->translation.get() : nullptr;
+}
+
 bool X86Vcpu::before_code_write(EngineContext& e, RamBlock& block, std::uint64_t offset, std::uint64_t size) {
     if (running_single_ || !in_guest_.load(std::memory_order_relaxed))
         return true; // not in_guest_: a frame pushed between blocks

@@ -75,6 +75,7 @@ private:
     bool in_guest() const override { return in_guest_.load(std::memory_order_seq_cst); }
     std::uint64_t guest_entries() const override { return guest_entries_.load(std::memory_order_seq_cst); }
     bool may_continue(EngineContext& context) override;
+    Translation* find(EngineContext& context, std::uint64_t address) override;
     bool before_code_write(EngineContext& context, RamBlock& block, std::uint64_t offset, std::uint64_t size) override;
 
     void serve_requests();

@@ -5,7 +5,8 @@
 
 namespace vmm::tcg::x64 {
 
-// Direct-mapped. An empty entry is the address 0 with code that looks the address up the long way.
+// Two places for each address, a pair. An empty entry is the address 0 with code that looks the address up the long
+// way.
 struct AddressCache {
     static constexpr unsigned entries = 16384;
     struct Entry {
@@ -36,9 +37,16 @@ struct AddressCache {
         std::uint32_t a = std::uint32_t(address);
         return ((a << 4 | a >> 28) ^ (a >> 8 | a << 24)) >> 4 & (entries - 1);
     }
-    Entry& entry(std::uint64_t address) { return table[index(address)]; }
+    // Where `address` is, or is to be put.
+    Entry& entry(std::uint64_t address) {
+        Entry &first = table[index(address)], &second = table[index(address) ^ 1];
+        for (Entry* e : {&first, &second})
+            if (e->address == address || e->address == 0) return *e;
+        return ++turn_ & 1 ? first : second;
+    }
 
 private:
+    unsigned turn_ = 0;
     std::array<std::uint16_t, 2048> filled_;
     unsigned filled_count_ = 2049; // more than filled_ can hold: all of them
 };

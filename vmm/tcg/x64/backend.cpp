@@ -60,7 +60,7 @@ bool supported() {
 struct X64Backend::Impl {
     Impl(EngineContext& c, GuestInfo const& g, Options const& o, std::unique_ptr<CodeCache> memory)
         : context(c), guest(g), options(o), pins(make_pins(g)), cache(std::move(memory)), assembler(*cache),
-          thunks(assembler, pins, context, guest, &go_on) {
+          thunks(assembler, pins, context, guest, {go_on, find}) {
         context.backend = this;
         thunks.emit();
         cache->commit(assembler.getSize());
@@ -84,10 +84,19 @@ struct X64Backend::Impl {
     }
     void select_addresses();
     void open(LinkSite& site);
+    void undo_links(X64Block& block);
     static bool go_on(EngineContext& e) {
         if (!e.code_guard || !e.code_guard->may_continue(e)) return false;
         static_cast<Impl*>(e.backend)->select_addresses();
         return true;
+    }
+    static void const* find(EngineContext& e, std::uint64_t address) {
+        Impl& m = *static_cast<Impl*>(e.backend);
+        auto* block = e.code_guard ? static_cast<X64Block*>(e.code_guard->find(e, address)) : nullptr;
+        if (!block || block->transient) return nullptr;
+        m.select_addresses();
+        m.remember(*block, address);
+        return m.cache->executable(block->indirect);
     }
     void remember(X64Block& block, std::uint64_t address);
     void name_for_perf(X64Block const& block, std::uint64_t address);
@@ -186,10 +195,7 @@ void X64Backend::Impl::select_addresses() {
 void X64Backend::Impl::remember(X64Block& block, std::uint64_t address) {
     AddressCache::Entry& entry = current->entry(address);
     std::uint8_t const* code = cache->executable(block.indirect);
-    if (entry.address == address && entry.code == code) return;
-    current->set(entry, {address, code});
-    if (std::find(block.remembered.begin(), block.remembered.end(), &entry) == block.remembered.end())
-        block.remembered.push_back(&entry);
+    if (entry.address != address || entry.code != code) current->set(entry, {address, code});
 }
 
 RunResult X64Backend::run(Translation& first) {
@@ -230,7 +236,10 @@ void X64Backend::link(LinkSite& site, Translation& to) {
     auto& target = static_cast<X64Block&>(to);
     if (site.target == &target) return;
     VMM_ASSERT(!site.target);
-    if (m.chance(m.options.unlink_one_in)) return unlink(to);
+    if (m.chance(m.options.unlink_one_in)) {
+        m.current->clear(m.miss);
+        return m.undo_links(target);
+    }
     // On its way through `checked` the guest may be interrupted.
     bool around = site.near && ((target.flags_dead && !target.checked) || site.flags_stored);
     Assembler::bind({around ? site.near : site.far}, target.checked ? target.checked : target.code);
@@ -246,21 +255,24 @@ void X64Backend::Impl::open(LinkSite& site) {
     --stats.links_now;
 }
 
-void X64Backend::unlink(Translation& to) {
-    auto& block = static_cast<X64Block&>(to);
-    if (impl_->last == &block) impl_->last = nullptr;
-    for (LinkSite* site : block.incoming) impl_->open(*site);
+void X64Backend::Impl::undo_links(X64Block& block) {
+    for (LinkSite* site : block.incoming) open(*site);
     block.incoming.clear();
     for (LinkSite& site : block.sites)
         if (site.target) {
             std::erase(site.target->incoming, &site);
-            impl_->open(site);
+            open(site);
         }
-    for (void* p : block.remembered) {
-        auto& entry = *static_cast<AddressCache::Entry*>(p);
-        if (entry.code == impl_->cache->executable(block.indirect)) entry = {0, impl_->miss};
-    }
-    block.remembered.clear();
+}
+
+void X64Backend::unlink(Translation& to) {
+    auto& block = static_cast<X64Block&>(to);
+    impl_->undo_links(block);
+    if (impl_->last == &block) impl_->last = nullptr;
+    // Address caches may lead here until they are cleared.
+    auto* entry = const_cast<std::uint8_t*>(block.indirect);
+    *entry = 0xe9;
+    Assembler::bind({entry + 1}, impl_->thunks.leave_indirect);
 }
 
 BackendStatistics X64Backend::statistics() const {

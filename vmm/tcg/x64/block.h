@@ -43,7 +43,6 @@ public:
     bool flags_dead = false; // the block does not look at the condition codes it is entered with
     std::array<LinkSite, 2> sites;
     std::vector<LinkSite*> incoming;
-    std::vector<void*> remembered; // entries of address caches that lead here
 
 private:
     Backend& backend_;

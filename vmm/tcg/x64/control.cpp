@@ -132,7 +132,7 @@ void Emitter::emit_far_edge(std::int32_t target, std::optional<Cond> when) {
 void Emitter::emit_address_jump() {
     as_.cmp(dword[CONTEXT(exit_request)], 0);
     Fixup asked = as_.jump_if(Cond::ne);
-    emit_address_lookup(as_, thunks_.leave_indirect);
+    emit_address_lookup(as_, thunks_.look_further);
     as_.bind(asked, thunks_.leave_indirect_exit);
 }
 

@@ -27,9 +27,8 @@ constexpr int context_offset(std::size_t o) { return int(o); }
 #define CONTEXT(field) rbp + context_offset(offsetof(EngineContext, field))
 } // namespace
 
-Thunks::Thunks(Assembler& as, Pins const& pins, EngineContext& context, GuestInfo const& guest,
-               bool (*go_on)(EngineContext&))
-    : as_(as), pins_(pins), context_(context), guest_(guest), go_on_(go_on) {}
+Thunks::Thunks(Assembler& as, Pins const& pins, EngineContext& context, GuestInfo const& guest, Onward onward)
+    : as_(as), pins_(pins), context_(context), guest_(guest), onward_(onward) {}
 
 std::uint8_t const* Thunks::start() {
     as_.align(16);
@@ -114,8 +113,23 @@ void Thunks::emit_leave() {
         as_.jump_to(next);
         return at;
     };
-    leave_indirect = indirect(leave_next);
+    std::uint8_t const* not_found = indirect(leave_next);
     leave_indirect_exit = indirect(leave_exit_request);
+    leave_indirect = start();
+    store_pins(false);
+    as_.mov(rdi, rbp);
+    as_.mov(rsi, r14);
+    as_.call_function(reinterpret_cast<void const*>(onward_.find));
+    as_.mov(r15, rax);
+    load_pins(false);
+    as_.test(r15, r15);
+    as_.bind(as_.jump_if(Cond::e), not_found);
+    as_.jmp(r15);
+    look_further = start();
+    as_.xor_(r15, int(sizeof(AddressCache::Entry)));
+    as_.cmp(qword[r15], r14);
+    as_.bind(as_.jump_if(Cond::ne), leave_indirect);
+    as_.jmp(qword[r15 + 8]);
 }
 
 void emit_address_lookup(Assembler& as, std::uint8_t const* miss) {
@@ -133,13 +147,13 @@ void Thunks::emit_dispatch() {
     dispatch = start();
     store_pins(false);
     as_.mov(rdi, rbp);
-    as_.call_function(reinterpret_cast<void const*>(go_on_));
+    as_.call_function(reinterpret_cast<void const*>(onward_.go_on));
     as_.test(al, al);
     load_pins(false);
     as_.bind(as_.jump_if(Cond::e), leave_dispatch);
     as_.mov(r14, reinterpret_cast<std::uint64_t>(guest_.pc));
     as_.mov(r14, qword[r14]);
-    emit_address_lookup(as_, leave_indirect);
+    emit_address_lookup(as_, look_further);
 }
 
 // Each lazy form is turned back into the operands of an instruction that sets the flags.

@@ -19,18 +19,23 @@ struct Leave {
         value; // next, exit_request: the LinkSite, or (indirect) null; fault: the instruction's in-page offset
 };
 
-// Jumps to the code for the guest address in r14, looked up in the context's address cache; to `miss` (in the writable
-// view) when it is not there. The condition codes are in memory.
+// Jumps to the code for the guest address in r14 when it is in the first place of its pair in the context's address
+// cache; else to `miss` (in the writable view), the place being in r15. The condition codes are in memory.
 void emit_address_lookup(Assembler& as, std::uint8_t const* miss);
 
 // Calling convention inside generated code: rbp = context; pinned guest registers in their places; r11, r14, r15 are
 // scratch. Slow paths keep every register but those they name, vector registers only in their *_x form.
 class Thunks {
 public:
-    // `go_on`: bool (EngineContext&), whether the block at the program counter may be looked up in the context's
-    // address cache after a helper ended one.
-    Thunks(Assembler& as, Pins const& pins, EngineContext& context, GuestInfo const& guest,
-           bool (*go_on)(EngineContext&));
+    // The way from block to block without leaving translated code.
+    struct Onward {
+        // Whether the block at the program counter may be looked up in the context's address cache after a helper ended
+        // one.
+        bool (*go_on)(EngineContext&);
+        // The executable code for a guest address, to be entered with it in r14; or null.
+        void const* (*find)(EngineContext&, std::uint64_t address);
+    };
+    Thunks(Assembler& as, Pins const& pins, EngineContext& context, GuestInfo const& guest, Onward onward);
 
     // Emits all but helpers. Positions are in the writable view.
     void emit();
@@ -51,8 +56,9 @@ public:
     // r15 = value of Leave; pinned registers are stored.
     std::uint8_t const *leave_next = nullptr, *leave_dispatch = nullptr, *leave_fault = nullptr,
                        *leave_exit_request = nullptr;
-    // Sets *pc = r14 & mask first.
-    std::uint8_t const *leave_indirect = nullptr, *leave_indirect_exit = nullptr;
+    // The guest address in r14 is not in the context's address cache (look_further: not at the pair's place r15). Goes
+    // on there when it can be found, else leaves; *pc = r14 then.
+    std::uint8_t const *look_further = nullptr, *leave_indirect = nullptr, *leave_indirect_exit = nullptr;
     // After a helper with the X trait: to the next block where that can be found at once, else as leave_dispatch.
     std::uint8_t const* dispatch = nullptr;
     // RFLAGS := the context's condition codes. Keeps all registers.
@@ -90,7 +96,7 @@ private:
     Pins const& pins_;
     EngineContext& context_;
     GuestInfo const& guest_;
-    bool (*go_on_)(EngineContext&);
+    Onward onward_;
     std::unordered_map<std::uint16_t, std::uint8_t const*> helpers_;
     std::vector<Made> made_; // bounded by the number of helpers between two resets when nobody takes them
 };

@@ -60,6 +60,8 @@ public:
     // --- code
     // The page that holds `address`, which a fault reports exactly.
     FetchResult fetch_page(std::uint64_t address);
+    // The same for a page's address, when that is at hand; null otherwise.
+    FetchResult const* known_code_page(std::uint64_t page) { return code(view_).find(page); }
 
     // --- what changes translations
     // Sets engine.bank, engine.fetch_epoch and the view for the current CPL, AC, CR4.SMAP. update_mode() calls it.
