@@ -8,7 +8,7 @@ import tempfile
 import time
 
 sys.path.insert(0, os.path.dirname(__file__))
-from session import PROMPT, Failure, Session, check, guest, linux, main  # noqa: E402
+from session import LIMIT, PROMPT, Failure, Session, check, guest, linux, main  # noqa: E402
 
 
 def boots_to_a_shell_and_powers_off():
@@ -151,7 +151,7 @@ def the_two_engines_agree_in_lockstep():
     """The JIT drives, the interpreter repeats every block: the kernel boots, a shell works, nothing differs."""
     with Session(*linux(append='console=ttyS0 quiet vmm.run="seq 1 300 | sort -rn | head -1; seq 1 1000 | gzip -c | gzip -dc | md5sum"',
                         memory="256", extra=["-accel", "tcg,lockstep=on", "-no-reboot"])) as vm:
-        vm.expect(r"vmm-guest: exit 0")
+        vm.expect(r"vmm-guest: exit 0", limit=2.5 * LIMIT)  # about a minute of CPU time
         check(vm.wait() == 0, "status")
         check("\n300" in vm.text, "the guest's work went wrong")
     with Session(*linux(extra=["-accel", "tcg,lockstep=on", "-smp", "2"])) as vm:

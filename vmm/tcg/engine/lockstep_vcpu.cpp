@@ -5,7 +5,9 @@
 #include <Zydis/Zydis.h>
 #include <fmt/core.h>
 
+#include <cstddef>
 #include <cstring>
+#include <type_traits>
 #include <utility>
 
 namespace vmm::tcg {
@@ -23,7 +25,6 @@ LockstepVcpu::LockstepVcpu(Config config, std::unique_ptr<ShadowMemory> memory)
       first_(part(recorder_, first_shared_, config_.log, config_.first)),
       second_(part(replay_, second_shared_, quiet_, config_.second)) {
     second_.mmu().note_writes(&writes_);
-    before_ = after_first_ = first_.state();
 }
 
 X86Vcpu::Config LockstepVcpu::part(CpuBus& bus, Shared& shared, Log& log, BackendFactory backend) const {
@@ -50,14 +51,12 @@ bool LockstepVcpu::has_work() const {
 void LockstepVcpu::set_state(State const& state) {
     first_.set_state(state);
     second_.set_state(state);
-    after_first_ = first_.state();
     memory_stale_ = true;
 }
 
 void LockstepVcpu::reset(bool bsp) {
     first_.reset(bsp);
     second_.reset(bsp);
-    after_first_ = first_.state();
     memory_stale_ = true;
 }
 
@@ -70,6 +69,16 @@ void LockstepVcpu::pass_signals() {
         first_.signal(what, vector);
         second_.signal(what, vector);
     }
+}
+
+// Copying all of a State for each block would be most of the work.
+void LockstepVcpu::note_before() {
+    static_assert(std::is_trivially_copyable_v<State>);
+#pragma GCC diagnostic push
+#pragma GCC diagnostic ignored "-Winvalid-offsetof"
+    std::memcpy(static_cast<void*>(&before_), &first_.state_in_place(), offsetof(State, avx512));
+#pragma GCC diagnostic pop
+    before_.rflags = first_.rflags();
 }
 
 ExitReason LockstepVcpu::run(std::uint64_t budget) {
@@ -85,7 +94,7 @@ ExitReason LockstepVcpu::run(std::uint64_t budget) {
         recorder_.record().clear();
         writes_.clear();
         replay_.begin();
-        before_ = after_first_;
+        note_before();
         instructions_before_ = first_.instructions();
         std::optional<ExitReason> first = first_.turn(), second = second_.turn();
         ++blocks_;
@@ -99,7 +108,7 @@ ExitReason LockstepVcpu::run(std::uint64_t budget) {
 
 namespace {
 
-// Whether everything a program could notice is the same. Padding makes comparing whole States impossible.
+// Whether everything a program could notice but the flags is the same. Padding makes comparing whole States impossible.
 bool same(State const& a, State const& b) {
     auto bytes = [](auto const& x, auto const& y) { return std::memcmp(&x, &y, sizeof x) == 0; };
     auto table = [](x86::TableRegister const& x, x86::TableRegister const& y) {
@@ -111,16 +120,15 @@ bool same(State const& a, State const& b) {
         return x.fcw == y.fcw && x.fsw == y.fsw && x.tags == y.tags && x.fop == y.fop && x.fip == y.fip &&
                x.fdp == y.fdp && x.fcs == y.fcs && x.fds == y.fds;
     };
-    return a.rip == b.rip && a.rflags == b.rflags && bytes(a.gpr, b.gpr) && bytes(a.seg, b.seg) &&
-           table(a.gdtr, b.gdtr) && table(a.idtr, b.idtr) && a.cr0 == b.cr0 && a.cr2 == b.cr2 && a.cr3 == b.cr3 &&
-           a.cr4 == b.cr4 && a.xcr0 == b.xcr0 && a.efer == b.efer && bytes(a.dr, b.dr) && a.dr6 == b.dr6 &&
-           a.dr7 == b.dr7 && bytes(a.ymm, b.ymm) && a.mxcsr == b.mxcsr && a.pkru == b.pkru && x87(a.x87, b.x87) &&
-           a.star == b.star && a.lstar == b.lstar && a.cstar == b.cstar && a.sfmask == b.sfmask &&
-           a.kernel_gs_base == b.kernel_gs_base && a.sysenter_cs == b.sysenter_cs && a.sysenter_esp == b.sysenter_esp &&
-           a.sysenter_eip == b.sysenter_eip && a.pat == b.pat && a.misc_enable == b.misc_enable &&
-           a.tsc_adjust == b.tsc_adjust && a.tsc_aux == b.tsc_aux && a.xss == b.xss && a.smbase == b.smbase &&
-           bytes(a.mc_banks, b.mc_banks) && bytes(a.mtrr, b.mtrr) && a.activity == b.activity &&
-           a.interrupt_shadow == b.interrupt_shadow && a.debug_shadow == b.debug_shadow &&
+    return a.rip == b.rip && bytes(a.gpr, b.gpr) && bytes(a.seg, b.seg) && table(a.gdtr, b.gdtr) &&
+           table(a.idtr, b.idtr) && a.cr0 == b.cr0 && a.cr2 == b.cr2 && a.cr3 == b.cr3 && a.cr4 == b.cr4 &&
+           a.xcr0 == b.xcr0 && a.efer == b.efer && bytes(a.dr, b.dr) && a.dr6 == b.dr6 && a.dr7 == b.dr7 &&
+           bytes(a.ymm, b.ymm) && a.mxcsr == b.mxcsr && a.pkru == b.pkru && x87(a.x87, b.x87) && a.star == b.star &&
+           a.lstar == b.lstar && a.cstar == b.cstar && a.sfmask == b.sfmask && a.kernel_gs_base == b.kernel_gs_base &&
+           a.sysenter_cs == b.sysenter_cs && a.sysenter_esp == b.sysenter_esp && a.sysenter_eip == b.sysenter_eip &&
+           a.pat == b.pat && a.misc_enable == b.misc_enable && a.tsc_adjust == b.tsc_adjust && a.tsc_aux == b.tsc_aux &&
+           a.xss == b.xss && a.smbase == b.smbase && bytes(a.mc_banks, b.mc_banks) && bytes(a.mtrr, b.mtrr) &&
+           a.activity == b.activity && a.interrupt_shadow == b.interrupt_shadow && a.debug_shadow == b.debug_shadow &&
            a.nmi_blocked == b.nmi_blocked && a.nmi_pending == b.nmi_pending && a.in_smm == b.in_smm;
 }
 
@@ -187,9 +195,11 @@ static std::uint64_t undefined_flags(ZydisDecodedInstruction const& d) {
     }
 }
 
-// Whether the engines differ in nothing but flags which the block leaves undefined; then the second takes the first's.
-bool LockstepVcpu::excused_flags() {
-    std::uint64_t differ = after_first_.rflags ^ after_second_.rflags;
+// Whether the flags are the same but for those which the block leaves undefined; then the second engine takes the
+// first's.
+bool LockstepVcpu::same_flags() {
+    std::uint64_t differ = first_.rflags() ^ second_.rflags();
+    if (!differ) return true;
     if (differ & ~vmm::x86::flag::arithmetic) return false;
     std::uint64_t undefined = 0;
     for_each_instruction([&](ZydisDisassembledInstruction const& decoded, std::uint64_t) {
@@ -198,8 +208,7 @@ bool LockstepVcpu::excused_flags() {
         undefined |= undefined_flags(decoded.info);
     });
     if (differ & ~undefined) return false;
-    second_.set_arithmetic_flags(after_first_.rflags);
-    after_second_.rflags = after_first_.rflags;
+    second_.set_arithmetic_flags(first_.rflags());
     return true;
 }
 
@@ -208,10 +217,7 @@ std::string LockstepVcpu::difference(std::optional<ExitReason> first, std::optio
     if (first != second)
         return fmt::format("one engine stops ({}), the other does not ({})", first ? int(*first) : -1,
                            second ? int(*second) : -1);
-    after_first_ = first_.state();
-    after_second_ = second_.state();
-    if (!same(after_first_, after_second_) && !(excused_flags() && same(after_first_, after_second_)))
-        return "registers differ";
+    if (!same_flags() || !same(first_.state_in_place(), second_.state_in_place())) return "registers differ";
     for (x86::WrittenBytes const& write : writes_)
         if (auto where = memory_->find_difference(write.host, write.size)) return "memory differs: " + *where;
     if (blocks_ % config_.whole_memory_every == 0)
@@ -222,8 +228,7 @@ std::string LockstepVcpu::difference(std::optional<ExitReason> first, std::optio
 }
 
 std::string LockstepVcpu::report(std::string const& what) {
-    after_first_ = first_.state();
-    after_second_ = second_.state();
+    State const after_first = first_.state(), after_second = second_.state();
     std::uint64_t count = first_.instructions() - instructions_before_;
     std::string text =
         fmt::format("lockstep: {} (first engine) and {} (second) part in block {}, after {} instructions: {}\n",
@@ -233,12 +238,12 @@ std::string LockstepVcpu::report(std::string const& what) {
     for_each_instruction([&](ZydisDisassembledInstruction const& decoded, std::uint64_t linear) {
         text += fmt::format("  {:#018x}:  {}\n", linear, decoded.text);
     });
-    text += "Fields that differ, first engine against second:\n" + different_fields(after_first_, after_second_);
+    text += "Fields that differ, first engine against second:\n" + different_fields(after_first, after_second);
     if (!recorder_.record().calls.empty()) text += "Accesses to the machine:\n";
     for (BusCall const& call : recorder_.record().calls) text += "  " + call.describe() + "\n";
     text += "Before:\n" + vmm::x86::describe(before_);
-    text += fmt::format("After, {}:\n{}", first_.engine_name(), vmm::x86::describe(after_first_));
-    text += fmt::format("After, {}:\n{}", second_.engine_name(), vmm::x86::describe(after_second_));
+    text += fmt::format("After, {}:\n{}", first_.engine_name(), vmm::x86::describe(after_first));
+    text += fmt::format("After, {}:\n{}", second_.engine_name(), vmm::x86::describe(after_second));
     return text;
 }
 

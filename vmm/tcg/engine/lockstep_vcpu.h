@@ -50,7 +50,8 @@ private:
     X86Vcpu::Config part(CpuBus& bus, Shared& shared, Log& log, BackendFactory backend) const;
     void pass_signals();
     std::string difference(std::optional<ExitReason> first, std::optional<ExitReason> second);
-    bool excused_flags();
+    void note_before();
+    bool same_flags();
     // Calls visit(instruction, linear address) for each instruction of the last block, as far as it can be decoded.
     template <class F> void for_each_instruction(F visit);
     std::string report(std::string const& what);
@@ -63,7 +64,7 @@ private:
     ReplayBus replay_;
     X86Vcpu first_, second_;
     std::vector<x86::WrittenBytes> writes_; // the second engine's, in the block
-    vmm::x86::State before_, after_first_, after_second_;
+    vmm::x86::State before_;                // before the block: as far as `info registers` shows it
     std::uint64_t instructions_before_ = 0, blocks_ = 0;
     bool memory_stale_ = true; // RAM was written by others
     std::string report_;

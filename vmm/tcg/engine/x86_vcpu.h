@@ -64,6 +64,9 @@ public:
 
     // Guest instructions executed so far, as far as the back end counts them; a block that faults counts whole.
     std::uint64_t instructions() const { return context_->engine.insn_count; }
+    // The state in place, for looks between turns: all but the arithmetic flags, which are in rflags().
+    vmm::x86::State const& state_in_place() const { return context_->state; }
+    std::uint64_t rflags() const { return context_->rflags(); }
     // Takes over the arithmetic flags of `rflags`: where they are undefined, engines differ. Not while running.
     void set_arithmetic_flags(std::uint64_t rflags);
     // For debuggers and the monitor, while not running.
