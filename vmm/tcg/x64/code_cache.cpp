@@ -1,10 +1,8 @@
 #include "vmm/tcg/x64/code_cache.h"
 
 #include "vmm/base/assert.h"
-#include "vmm/base/unique_fd.h"
 
 #include <sys/mman.h>
-#include <unistd.h>
 
 #include <cerrno>
 
@@ -18,13 +16,13 @@ Error refused(char const* what) { return error_from_errno(errno, "cannot {} memo
 
 Result<std::unique_ptr<CodeCache>> CodeCache::create(std::size_t bytes) {
     bytes = (bytes + host_page - 1) & ~(host_page - 1);
-    UniqueFd fd(memfd_create("vmm-code", MFD_CLOEXEC));
-    if (fd.get() < 0 || ftruncate(fd.get(), off_t(bytes)) != 0) return refused("get");
-    void* writable = mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_SHARED, fd.get(), 0);
-    if (writable == MAP_FAILED) return refused("map");
-    void* executable = mmap(nullptr, bytes, PROT_READ | PROT_EXEC, MAP_SHARED, fd.get(), 0);
-    if (executable == MAP_FAILED) {
+    // Shared anonymous memory rather than a memfd: `perf` reads /tmp/perf-PID.map for addresses in such mappings only.
+    void* writable = mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+    if (writable == MAP_FAILED) return refused("get");
+    void* executable = mremap(writable, 0, bytes, MREMAP_MAYMOVE); // of size 0: a second view of the same memory
+    if (executable == MAP_FAILED || mprotect(executable, bytes, PROT_READ | PROT_EXEC) != 0) {
         Error error = refused("map executable");
+        if (executable != MAP_FAILED) munmap(executable, bytes);
         munmap(writable, bytes);
         return error;
     }

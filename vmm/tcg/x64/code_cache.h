@@ -1,4 +1,4 @@
-// CodeCache: memory for generated code: one memfd mapped twice, writable here and executable there (W^X).
+// CodeCache: memory for generated code: shared memory mapped twice, writable here and executable there (W^X).
 #pragma once
 #include "vmm/base/result.h"
 
