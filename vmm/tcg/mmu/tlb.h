@@ -16,6 +16,7 @@ inline constexpr std::uint64_t invalid_tag = 0xfff;
 
 // An access of `size` bytes at va hits entry e of va's slot when page(va + size - 1) == e.tag: this also sends accesses
 // that cross a page to the slow path.
+// A page that can be written can be read, at the same host address: a hit in `write` serves reads as well.
 struct TlbBank {
     static constexpr unsigned entries = 512;
     std::array<TlbEntry, entries> read, write;

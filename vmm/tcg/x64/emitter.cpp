@@ -12,7 +12,7 @@ using namespace Xbyak::util;
 Emitter::Emitter(Assembler& as, Thunks& thunks, Pins const& pins, GuestInfo const& guest, EngineContext& context,
                  EmitOptions options, Block const& block, X64Block& out, std::vector<Mark>& marks)
     : as_(as), thunks_(thunks), pins_(pins), guest_(guest), context_(context), options_(options), block_(block),
-      out_(out), marks_(marks), plan_(make_plan(block, pins, guest)) {
+      out_(out), marks_(marks), plan_(make_plan(block, pins, guest)), groups_(find_groups(block)) {
     values_.resize(block.insts.size());
     vectors_.resize(block.insts.size());
     done_.resize(block.insts.size());
@@ -40,7 +40,15 @@ void Emitter::run() {
         as_.mov(r15, reinterpret_cast<std::uint64_t>(&out_.executions));
         as_.inc(qword[r15]);
     }
-    for (std::uint32_t i = 0; i < block_.insts.size(); ++i) emit(i);
+    auto group = groups_.groups.begin();
+    for (std::uint32_t i = 0; i < block_.insts.size(); ++i) {
+        if (group != groups_.groups.end() && group->first == i) {
+            emit_group(*group);
+            i = group++->last;
+        } else {
+            emit(i);
+        }
+    }
     marks_.push_back({as_.here(), mark_end});
     cur_ = std::uint32_t(block_.insts.size());
     locked_ = 0, xmm_locked_ = 0;

@@ -3,6 +3,7 @@
 #include "vmm/tcg/x64/assembler.h"
 #include "vmm/tcg/x64/block.h"
 #include "vmm/tcg/x64/frame.h"
+#include "vmm/tcg/x64/groups.h"
 #include "vmm/tcg/x64/plan.h"
 #include "vmm/tcg/x64/thunks.h"
 
@@ -46,11 +47,13 @@ struct Recipe { // an instruction that would set them again
     std::int8_t x = -1, y = -1; // registers; y < 0: imm
     std::int64_t imm = 0;
     bool uses(int r) const { return kind != none && (x == r || y == r); }
+    bool operator==(Recipe const&) const = default;
 };
 struct FlagState {
     bool rflags = false; // in RFLAGS
     bool memory = true;  // in the context
     Recipe recipe;
+    bool operator==(FlagState const&) const = default;
 };
 
 struct EmitOptions {
@@ -183,7 +186,7 @@ private:
     Address in_r11(Address const& a);
     void reserve_temps();
     void load_address(int r, Address const& a, std::int32_t more = 0);
-    HostAddress translate(std::uint32_t i, Address const& a, bool write, Fixup& miss);
+    HostAddress translate(std::uint32_t i, Address const& a, bool write, bool held, Fixup& miss);
     void check_alignment(std::uint32_t i, Address const& a);
     void emit_load(std::uint32_t i);
     void emit_store(std::uint32_t i);
@@ -191,6 +194,27 @@ private:
     void rmw_native(std::uint32_t i, int operand, std::int64_t imm);
     void fault_here(Fixup f);
     void leave_with_fault(FlagState const& f, std::int32_t offset);
+
+    Fixup check_range(Address const& a, std::int32_t low, std::int32_t high, bool write);
+    bool in_group(std::uint32_t i) const { return group_ && groups_.member[i]; }
+
+    // --- grouped.cpp
+    // Where everything is at one point of the block.
+    struct Allocation {
+        std::vector<Value> values;
+        std::vector<VectorValue> vectors;
+        std::array<ValueId, host::count> owner;
+        std::array<ValueId, 16> xmm_owner;
+        std::vector<std::int32_t> free_frames, free_vector_frames;
+        unsigned next_frame, next_vector_frame;
+        std::int32_t guest_offset;
+        FlagState flags;
+        std::vector<std::uint8_t> done;
+    };
+    Allocation allocation() const;
+    void resume(Allocation const& a);
+    bool same_places(Allocation const& a) const;
+    void emit_group(AccessGroup const& g);
 
     // --- vector.cpp
     bool emit_vector(std::uint32_t i);
@@ -231,6 +255,9 @@ private:
     X64Block& out_;
     std::vector<Mark>& marks_;
     Plan plan_;
+    AccessGroups groups_;
+    AccessGroup const* group_ = nullptr; // whose check is behind us
+    bool addend_held_ = false;           // r15 holds its addend
     std::vector<Value> values_;
     std::vector<VectorValue> vectors_;
     std::array<ValueId, host::count> owner_;

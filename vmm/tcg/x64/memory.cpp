@@ -85,25 +85,34 @@ void Emitter::reserve_temps() {
     take(host::r15);
 }
 
-// The host address of `size` bytes at a, through r14 and r15; on a miss, jumps.
-Emitter::HostAddress Emitter::translate(std::uint32_t i, Address const& a, bool write, Fixup& miss) {
-    unsigned size = size_of(inst(i).type);
+// r15 := what to add to guest addresses in [a + low, a + high); through r14. On a miss, jumps.
+Fixup Emitter::check_range(Address const& a, std::int32_t low, std::int32_t high, bool write) {
     int table = write ? int(offsetof(TlbBank, write)) : 0;
-    bool plain = a.base >= 0 && a.index < 0;
-    if (plain && a.disp == 0) {
+    if (a.base >= 0 && a.index < 0 && a.disp + low == 0) {
         as_.rorx(r15d, as_.r32(a.base), 8);
     } else {
-        load_address(host::r15, a);
+        load_address(host::r15, a, low);
         as_.rorx(r15d, r15d, 8);
     }
     as_.and_(r15d, slot_mask);
     as_.add(r15, qword[CONTEXT(bank)]);
-    load_address(host::r14, a, std::int32_t(size) - 1);
+    load_address(host::r14, a, high - 1);
     as_.and_(r14, -4096);
     as_.cmp(r14, qword[r15 + table]);
-    miss = as_.jump_if(Cond::ne);
+    Fixup miss = as_.jump_if(Cond::ne);
     as_.mov(r15, qword[r15 + (table + 8)]);
-    if (plain) return {.base = a.base, .index = host::r15, .disp = a.disp};
+    return miss;
+}
+
+// The host address of instruction i's access at a, through r14 and r15; on a miss, jumps. `held`: r15 has the addend of
+// the group already. In a group there is no miss.
+Emitter::HostAddress Emitter::translate(std::uint32_t i, Address const& a, bool write, bool held, Fixup& miss) {
+    if (!in_group(i))
+        miss = check_range(a, 0, std::int32_t(size_of(inst(i).type)), write);
+    else if (!held)
+        as_.mov(r15, qword[rsp + frame::group]);
+    addend_held_ = in_group(i);
+    if (a.base >= 0 && a.index < 0) return {.base = a.base, .index = host::r15, .disp = a.disp};
     load_address(host::r14, a);
     return {.base = host::r14, .index = host::r15};
 }
@@ -151,6 +160,7 @@ void Emitter::emit_load(std::uint32_t i) {
     bool vector = t >= Type::v128, for_write = n.memory & mem_for_write;
     clobber_flags();
     Address a = address_of(n.a);
+    bool const held = addend_held_;
     reserve_temps();
     check_alignment(i, a);
     // Everything that moves values must come before the check: the slow path joins after the access.
@@ -162,11 +172,12 @@ void Emitter::emit_load(std::uint32_t i) {
         forget_register(d);
     }
     Fixup miss;
-    HostAddress h = translate(i, a, for_write, miss);
+    HostAddress h = translate(i, a, for_write, held, miss);
     FlagState state = flags_;
     std::int32_t offset = guest_offset_;
     bool keep = live_vectors();
     auto slow = [=, this](auto result, std::uint8_t* back) {
+        if (!miss.field) return;
         cold_.push_back([=, this] {
             as_.bind(miss);
             load_address(host::r14, a);
@@ -208,15 +219,16 @@ void Emitter::emit_store(std::uint32_t i) {
     bool immediate = !vector && is_immediate(n.b, t, imm);
     if (!vector && !immediate && val(n.b).place == Place::scratch) lock(val(n.b).reg);
     Address a = address_of(n.a);
+    bool const held = addend_held_;
     reserve_temps();
     int value = !vector && !immediate && in_register(n.b) ? int(val(n.b).reg) : -1;
     // A value from elsewhere goes through r14, which an address with an index would need.
     bool loads = !vector && !immediate && value < 0;
     if (loads) value = host::r14;
-    if (loads && a.index >= 0) a = in_r11(a);
+    if (loads && (a.index >= 0 || a.base < 0)) a = in_r11(a);
     check_alignment(i, a);
     Fixup miss;
-    HostAddress h = translate(i, a, true, miss);
+    HostAddress h = translate(i, a, true, held, miss);
     Value const from = loads ? val(n.b) : Value{};
     ValueId const id = n.b;
     if (loads) move_to(value, id, t);
@@ -226,6 +238,7 @@ void Emitter::emit_store(std::uint32_t i) {
         as_.mov(host_at(t, h), std::uint64_t(imm));
     else
         as_.mov(host_at(t, h), as_.reg(t, value));
+    if (!miss.field) return;
     std::uint8_t* back = as_.here();
     FlagState state = flags_;
     std::int32_t offset = guest_offset_;

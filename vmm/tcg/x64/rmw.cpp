@@ -95,7 +95,7 @@ void Emitter::emit_rmw(std::uint32_t i) {
     Address a = address_of(n.a);
     reserve_temps();
     Fixup miss;
-    HostAddress h = translate(i, a, true, miss);
+    HostAddress h = translate(i, a, true, false, miss);
     if (h.disp)
         as_.lea(r15, ptr[as_.r64(h.base) + r15 + int(h.disp)]);
     else

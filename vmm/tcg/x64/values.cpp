@@ -32,6 +32,7 @@ std::int32_t Emitter::take_frame() {
 }
 
 void Emitter::forget_register(int r) {
+    if (r == host::r15) addend_held_ = false;
     if (!flags_.recipe.uses(r)) return;
     Recipe old = flags_.recipe;
     flags_.recipe = {};

@@ -253,7 +253,8 @@ private:
 
     void memory_operation() {
         Type t = int_type();
-        switch (pick(5)) {
+        switch (pick(6)) {
+        case 5: return fields();
         case 0:
         case 1: {
             std::uint8_t attributes = chance(8) ? std::uint8_t(mem_for_write) : 0;
@@ -285,6 +286,26 @@ private:
             return;
         }
         default: return read_modify_write(t);
+        }
+    }
+    // Several accesses near one address, which may be spoiled on the way.
+    void fields() {
+        ValueId base = address();
+        unsigned const holder = reg();
+        b->put(Type::i64, gpr_slot(holder), base);
+        for (unsigned n = 2 + pick(5); n--;) {
+            ValueId from = chance(2) ? base : b->get(Type::i64, gpr_slot(holder));
+            std::int64_t by = chance(10) ? std::int64_t(pick(8000)) - 4000 : std::int64_t(pick(64)) - 32;
+            ValueId at = b->lea(Type::i64, from, none, 0, by);
+            Type t = int_type();
+            if (chance(2)) {
+                ValueId v = b->load(t, at, chance(8) ? std::uint8_t(mem_for_write) : 0);
+                put(v);
+            } else {
+                ValueId v = value(t);
+                b->store(t, at, v);
+            }
+            if (chance(3)) integer_operation();
         }
     }
     void read_modify_write(Type t) {

@@ -254,7 +254,7 @@ void Mmu::fill(std::uint64_t va, View view, Translation const& t, Access access)
             std::uint64_t offset = std::uint64_t(host - piece->backing.ram->host());
             if (piece->backing.ram->notes(offset).load(std::memory_order_acquire)) host = nullptr;
         }
-        if (host) {
+        if (host && host == host_of(memory.find_read(phys))) {
             tables_of_view.bank.write[slot] = {page, reinterpret_cast<std::uint64_t>(host) - page};
             tables_of_view.write_info[slot] = info;
             entered = true;
