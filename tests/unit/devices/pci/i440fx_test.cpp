@@ -116,3 +116,16 @@ TEST_F(HostBridge, leaves_the_address_space_as_it_was) {
     EXPECT_EQ(memory.read(0xa0000, 1), 5u);
     EXPECT_EQ(memory.read(0xf0000, 1), 6u);
 }
+
+TEST_F(HostBridge, tells_when_smram_is_enabled_or_disabled) {
+    unsigned told = 0;
+    bridge.reset();
+    bridge.emplace(I440fx::Needs{.memory = memory, .ram = *ram, .on_smram_enable = [&] { ++told; }});
+    bridge->function().write(0x72, 1, 0x0a);
+    bridge->function().write(0x72, 1, 0x1a);
+    EXPECT_EQ(told, 1u);
+    EXPECT_TRUE(bridge->smram_enabled());
+    bridge->reset();
+    EXPECT_EQ(told, 2u);
+    EXPECT_FALSE(bridge->smram_enabled());
+}

@@ -115,6 +115,14 @@ TEST_F(PowerFunction, an_smbus_transaction_ends_unacknowledged) {
     EXPECT_EQ(io.read(0x700, 1), 0u);
 }
 
+TEST_F(PowerFunction, apmc_en_says_whether_the_apm_port_raises_smis) {
+    EXPECT_FALSE(pm.apm_raises_smi());
+    pm.function().write(0x58, 4, 1u << 25);
+    EXPECT_TRUE(pm.apm_raises_smi());
+    pm.reset();
+    EXPECT_FALSE(pm.apm_raises_smi());
+}
+
 TEST_F(PowerFunction, a_loaded_state_decodes_again) {
     pm.assign(0x600, 0x700);
     StateWriter writer;

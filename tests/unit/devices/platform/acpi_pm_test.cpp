@@ -112,3 +112,14 @@ TEST_F(Pm, a_loaded_state_raises_its_sci_again) {
     ASSERT_TRUE(pm.load(reader).ok());
     EXPECT_TRUE(sci.level());
 }
+
+TEST_F(Pm, each_write_of_the_apm_control_port_pulses_the_smi_line) {
+    test::FakeIrqLine smi;
+    AcpiPm with({.sci = sci, .timers = timers, .power = power, .log = log, .smi = &smi});
+    with.smi().write(0, 1, 0x12);
+    with.smi().write(0, 1, 0x12);
+    with.smi().write(1, 1, 0x34); // the status port does not
+    EXPECT_EQ(smi.rises(), 2u);
+    EXPECT_FALSE(smi.level());
+    EXPECT_EQ(with.smi().read(0, 1), 0x12u);
+}
