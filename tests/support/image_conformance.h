@@ -40,6 +40,9 @@ void image_survives_concurrent_requests(ImageProfile profile);
 // The files copied at random moments while writes are in flight, as a kill would leave them: `check` finds nothing but
 // leaks and every flushed byte is there.
 void image_survives_kills(ImageProfile profile);
+// The disk under the image loses, sector by sector, what was not flushed when the power goes: the same holds. For images
+// of one file.
+void image_survives_power_cuts(ImageProfile profile);
 // What we write Debian's qemu-img reads (`check`, `compare`), and what it makes of the same content with the same
 // options we read. Skips when qemu-img is not installed.
 void image_crosses_with_qemu(ImageProfile profile);

@@ -33,6 +33,7 @@ TEST(Qcow, overlay_conforms) {
         image_conforms(profile);
     }
 }
+TEST(Qcow, power_cuts_lose_nothing_that_was_flushed) { image_survives_power_cuts(profile_of(11)); }
 TEST(Qcow, damaged_images_end_in_an_answer) { image_survives_corruption(profile_of(3), 9000, 300); }
 
 TEST(Qcow, compressed_clusters_are_read_rewritten_and_known_to_qemu) {

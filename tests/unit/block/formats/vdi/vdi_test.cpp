@@ -27,6 +27,7 @@ TEST(Vdi, dynamic_conforms) {
     for (std::uint64_t seed = 1; seed <= 2; ++seed) image_conforms(profile_of("", seed));
 }
 TEST(Vdi, static_conforms) { image_conforms(profile_of("static=on", 7)); }
+TEST(Vdi, power_cuts_lose_nothing_that_was_flushed) { image_survives_power_cuts(profile_of("", 11)); }
 TEST(Vdi, damaged_images_end_in_an_answer) { image_survives_corruption(profile_of("", 3), 1200, 400); }
 
 TEST(Vdi, growing_past_the_room_of_the_block_map_moves_blocks_and_keeps_data) {

@@ -33,6 +33,12 @@ TEST(Vhdx, conforms) {
     }
 }
 
+TEST(Vhdx, power_cuts_lose_nothing_that_was_flushed) {
+    ImageProfile profile = vhdx_profile();
+    profile.create_options = "block_size=1M";
+    image_survives_power_cuts(profile);
+}
+
 void save(std::string const& path, std::vector<std::uint8_t> const& bytes) {
     std::ofstream(path, std::ios::binary)
         .write(reinterpret_cast<char const*>(bytes.data()), std::streamsize(bytes.size()));

@@ -40,6 +40,7 @@ TEST(Vmdk, child_of_another_image_conforms) {
         image_conforms(profile);
     }
 }
+TEST(Vmdk, power_cuts_lose_nothing_that_was_flushed) { image_survives_power_cuts(profile_of("", 11)); }
 TEST(Vmdk, damaged_images_end_in_an_answer) {
     image_survives_corruption(profile_of("", 3), 14000, 300);
     image_survives_corruption(profile_of("subformat=monolithicFlat", 4), 500, 200);

@@ -29,6 +29,7 @@ TEST(Vpc, fixed_and_exact_sizes_conform) {
     image_conforms(profile_of("force_size=on", 4));
     image_conforms(profile_of("force_size=on,subformat=fixed", 5));
 }
+TEST(Vpc, power_cuts_lose_nothing_that_was_flushed) { image_survives_power_cuts(profile_of("", 11)); }
 TEST(Vpc, damaged_images_end_in_an_answer) { image_survives_corruption(profile_of("", 3), 2100, 300); }
 
 // Measured on qemu-img 7.2.
