@@ -4,6 +4,7 @@
 #include "block/core/capabilities.h"
 
 #include <algorithm>
+#include <functional>
 #include <map>
 #include <random>
 #include <vector>
@@ -33,6 +34,7 @@ public:
         if (offset + length > now_.size()) now_.resize(offset + length);
         copy_from_spans(from, 0, Bytes(now_).subspan(offset, length));
         for (std::size_t s = offset / 512; s <= (offset + length - 1) / 512; ++s) volatile_[s] = true;
+        if (on_write_) on_write_();
         co_return Result<void>{};
     }
     Task<Result<void>> flush() override {
@@ -44,6 +46,8 @@ public:
         now_.resize(request.new_size_bytes);
         co_return Result<void>{};
     }
+    // Called after each write has reached the volatile cache: also in the midst of a flush of the image above.
+    void on_write(std::function<void()> call) { on_write_ = std::move(call); }
     // What the disk holds after a power cut now.
     std::vector<std::uint8_t> after_power_cut(std::mt19937_64& random) const {
         std::vector<std::uint8_t> left = stable_;
@@ -60,7 +64,8 @@ public:
 
 private:
     std::vector<std::uint8_t> stable_, now_;
-    std::map<std::size_t, bool> volatile_;
+    std::map<std::size_t, bool> volatile_; // sectors written since the last flush
+    std::function<void()> on_write_;
 };
 
 } // namespace vmm::block

@@ -1,6 +1,7 @@
 // Power cuts and killed processes: at worst leaks, and every flushed byte is there.
 #include "block/core/aligned_device.h"
 #include "block/core/sync.h"
+#include "tests/support/image_conformance.h"
 #include "tests/support/power_cut_file.h"
 #include "tests/unit/block/qcow2/qcow2_bench.h"
 
@@ -86,6 +87,14 @@ INSTANTIATE_TEST_SUITE_P(shapes, PowerCut,
                          testing::Values("", "cluster_size=512", "cluster_size=4096,refcount_bits=1",
                                          "compat=0.10,cluster_size=4096", "extended_l2=on,cluster_size=16k",
                                          "cluster_size=512,refcount_bits=64"));
+
+TEST_P(PowerCut, in_the_midst_of_a_flush_leaves_what_was_flushed_before) {
+    ImageProfile profile;
+    profile.format = "qcow2";
+    profile.create_options = GetParam();
+    profile.size_bytes = 2 << 20;
+    image_survives_power_cuts(profile);
+}
 
 // A child writes and flushes, telling what is flushed through a pipe, until it is killed.
 TEST(Qcow2Kill, a_killed_writer_leaves_what_it_flushed) {
