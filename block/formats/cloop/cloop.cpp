@@ -80,8 +80,9 @@ Task<Result<std::unique_ptr<Image>>> open(FormatOpenArgs args) {
     if (h.block_count == 0 || h.block_count > max_blocks)
         co_return error("Could not open '{}': cloop header field num_blocks is {}: must be 1 to {}", args.filename,
                         h.block_count.load(), max_blocks);
-    std::vector<be64> offsets(h.block_count + std::size_t(1));
-    CO_TRY(check_inside_file(*args.file, sizeof h, offsets.size() * 8, "cloop offset table (num_blocks)"));
+    std::uint64_t const entries = h.block_count + std::uint64_t(1);
+    CO_TRY(check_inside_file(*args.file, sizeof h, entries * 8, "cloop offset table (num_blocks)"));
+    std::vector<be64> offsets(entries);
     Bytes table(reinterpret_cast<std::uint8_t*>(offsets.data()), offsets.size() * 8);
     CO_TRY(co_await read_bytes(*args.file, sizeof h, table));
     for (std::size_t i = 0; i + 1 < offsets.size(); ++i)

@@ -52,8 +52,9 @@ Task<Result<std::unique_ptr<Image>>> open(FormatOpenArgs args) {
     std::vector<std::uint8_t> header(std::min<std::uint64_t>(args.file->size_bytes(), max_header_bytes));
     CO_TRY(co_await read_bytes(*args.file, 0, header));
     CO_TRY_ASSIGN(Layout layout, decode(header, args.filename));
-    std::vector<std::uint8_t> bitmap(div_ceil<std::uint64_t>(div_ceil(layout.size, sector_bytes), 8));
-    CO_TRY(check_inside_file(*args.file, layout.bitmap_offset, bitmap.size(), "cow bitmap (size)"));
+    std::uint64_t const bitmap_bytes = div_ceil<std::uint64_t>(div_ceil(layout.size, sector_bytes), 8);
+    CO_TRY(check_inside_file(*args.file, layout.bitmap_offset, bitmap_bytes, "cow bitmap (size)"));
+    std::vector<std::uint8_t> bitmap(bitmap_bytes);
     CO_TRY(co_await read_bytes(*args.file, layout.bitmap_offset, bitmap));
     co_return std::make_unique<CowImage>(std::move(args), std::move(layout), std::move(bitmap));
 }

@@ -3,6 +3,7 @@
 #include "block/core/capabilities.h"
 #include "block/core/image.h"
 #include "block/crypto/cipher.h"
+#include "block/formats/qcow2/compress.h"
 #include "block/formats/qcow2/store.h"
 
 namespace vmm::block::qcow2 {
@@ -29,7 +30,8 @@ public:
         bool cipher_by_host = false; // sectors are numbered by their place in the file (LUKS), not by the guest's
         DebugEvents* debug = nullptr;
     };
-    explicit Clusters(Needs needs) : n_(needs), store_(needs.store), g_(needs.store.geometry()) {}
+    explicit Clusters(Needs needs)
+        : n_(needs), store_(needs.store), g_(needs.store.geometry()), compressor_(needs.store.header().compression) {}
 
     Task<Result<void>> read(std::uint64_t guest, IoSpans to);
     Task<Result<void>> write(std::uint64_t guest, ConstIoSpans from);
@@ -97,6 +99,7 @@ private:
     Store& store_;
     Geometry g_;
     std::uint64_t disk_size_ = 0;
+    Compressor compressor_;
     RangeLocks allocating_; // guest clusters whose mapping is about to change
     RangeLocks sectors_;    // encrypted sectors being written
 };

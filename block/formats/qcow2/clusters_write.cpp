@@ -247,7 +247,7 @@ Task<Result<void>> Clusters::write_compressed(std::uint64_t guest, ConstIoSpans 
         co_return Error("A compressed write must be one whole cluster", EINVAL);
     std::vector<std::uint8_t> cluster(g_.cluster()), compressed;
     copy_from_spans(from, 0, Bytes(cluster).first(length));
-    auto work = [type = store_.header().compression, &cluster] { return compress_cluster(type, cluster); };
+    auto work = [this, &cluster] { return compressor_.compress(cluster); };
     compressed = co_await on_pool(store_.context().pool, work);
     bool stored = false;
     if (!compressed.empty()) {
