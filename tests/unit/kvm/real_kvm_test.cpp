@@ -305,4 +305,96 @@ TEST_F(RealKvm, kernel_controllers_can_be_made) {
     }
 }
 
+namespace {
+
+// A program for kernel-irqchip=on: its handler counts at data_base and ends the interrupt; the program writes port 0x80
+// once it has counted.
+struct CountsInterrupts : Xbyak::CodeGenerator {
+    static constexpr std::uint64_t handler = code_base + 256;
+    explicit CountsInterrupts(std::uint32_t redirection_20 = 0) {
+        using namespace Xbyak::util;
+        mov(eax, 0xfee000f0), mov(dword[rax], 0x1ff);
+        if (redirection_20) {
+            mov(eax, 0xfec00000);
+            mov(dword[rax], 0x39), mov(dword[rax + 0x10], 0);
+            mov(dword[rax], 0x38), mov(dword[rax + 0x10], redirection_20);
+        }
+        sti();
+        L("wait");
+        mov(rcx, ptr[r15 + data_base]), test(rcx, rcx), jz("wait");
+        cli(), out_(0x80, al);
+        L("end"), jmp("end");
+        while (getSize() < handler - code_base) nop();
+        push(rax);
+        inc(qword[r15 + data_base]);
+        mov(eax, 0xfee000b0), mov(dword[rax], 0);
+        pop(rax);
+        db(0x48), db(0xcf); // IRETQ
+    }
+};
+
+// Signals an eventfd again and again: the controllers take no interrupt before the program has set them up.
+class Knocking {
+public:
+    explicit Knocking(int fd)
+        : thread_([this, fd] {
+              std::uint64_t one = 1;
+              while (!done_) {
+                  EXPECT_EQ(write(fd, &one, 8), 8);
+                  std::this_thread::sleep_for(std::chrono::milliseconds(5));
+              }
+          }) {}
+    ~Knocking() {
+        done_ = true;
+        thread_.join();
+    }
+
+private:
+    std::atomic<bool> done_{false};
+    std::thread thread_;
+};
+
+// Runs it until an interrupt has come; how often its handler ran.
+std::uint64_t interrupts_counted(RealMachine& r, CountsInterrupts const& code, unsigned vector) {
+    r.put(0x2000 + 8 * 3, std::uint64_t(0x4003)); // the fourth GiB, where the APICs are
+    for (std::uint64_t n = 0; n < 512; ++n) r.put(0x4000 + 8 * n, (3 * GiB + (n << 21)) | 0x83);
+    r.load(code);
+    r.gate(vector, CountsInterrupts::handler);
+    r.bus.on_port_write = [&](auto...) { r.kvm->request_exit(); };
+    r.kvm->set_state(r.flat64());
+    EXPECT_EQ(r.kvm->run(0), ExitReason::requested) << r.kvm->error_text();
+    return r.get<std::uint64_t>(data_base);
+}
+
+} // namespace
+
+TEST_F(RealKvm, an_eventfd_sends_its_message) {
+    RealMachine r;
+    ASSERT_EQ(r.make_kvm({.irqchip = kvm::KernelIrqchip::on}), "");
+    kvm::KvmIrqs irqs(*r.machine);
+    ASSERT_TRUE(irqs.set_pc_routes());
+    ASSERT_TRUE(irqs.route_msi(24, {0xfee00000, 0x41}));
+    UniqueFd event(eventfd(0, EFD_NONBLOCK));
+    ASSERT_TRUE(irqs.attach_irqfd(event.get(), 24));
+    Knocking knocking(event.get());
+    EXPECT_GE(interrupts_counted(r, CountsInterrupts(), 0x41), 1u);
+}
+
+TEST_F(RealKvm, the_end_of_a_level_interrupt_signals_the_resample_eventfd) {
+    RealMachine r;
+    ASSERT_EQ(r.make_kvm({.irqchip = kvm::KernelIrqchip::on}), "");
+    if (!r.machine->caps().irqfd_resample) GTEST_SKIP() << "this KVM has no resampling irqfd";
+    kvm::KvmIrqs irqs(*r.machine);
+    ASSERT_TRUE(irqs.set_pc_routes());
+    UniqueFd event(eventfd(0, EFD_NONBLOCK)), resample(eventfd(0, EFD_NONBLOCK));
+    ASSERT_TRUE(irqs.attach_irqfd(event.get(), 20, resample.get()));
+    {
+        Knocking knocking(event.get());
+        EXPECT_GE(interrupts_counted(r, CountsInterrupts(0x8042), 0x42), 1u);
+    }
+    std::uint64_t ends = 0;
+    ASSERT_EQ(read(resample.get(), &ends, 8), 8) << "the EOI was not told of";
+    EXPECT_GE(ends, 1u);
+}
+
 } // namespace vmm

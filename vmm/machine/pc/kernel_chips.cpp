@@ -181,7 +181,7 @@ kvm_pit_state2 to_kvm(dev::I8254::State const& s, Nanoseconds host_now) {
         if (ch.mode > 5) ch.mode &= 3;
         ch.bcd = c.control & 1;
         ch.gate = c.gate;
-        ch.count = c.loaded ? c.period : c.count_register;
+        ch.count = c.loaded ? c.period : c.count_register ? c.count_register : 65536;
         ch.latched_count = c.latched_count;
         ch.count_latched = c.count_latched ? ch.rw_mode : 0;
         ch.status_latched = c.status_latched;
@@ -191,7 +191,8 @@ kvm_pit_state2 to_kvm(dev::I8254::State const& s, Nanoseconds host_now) {
         ch.write_latch = c.write_low;
         ch.count_load_time = host_now;
         // Never programmed is a mode of its own, in which nothing counts.
-        if (!c.loaded && !c.count_register) ch.mode = 0xff, ch.count = 65536;
+        bool untouched = c.control == dev::I8254::Counter().control && !c.loaded && !c.count_register;
+        if (untouched && !c.write_high_next) ch.mode = 0xff;
     }
     return k;
 }
