@@ -27,8 +27,8 @@ def linux_runs_as_far_as_this_kvm_does():
             check(vm.wait() == 0, "status")
         return
     # The kernel itself, for a compressed one takes minutes to unpack at two million instructions a second.
-    with Session("-accel", "kvm", "-m", "64", "-kernel", guest("amd64/vmlinux"), "-append", "earlyprintk=ttyS0 console=ttyS0", "-nographic",
-                 "-no-reboot") as vm:
+    with Session("-accel", "kvm", "-m", "64", "-kernel", guest("amd64/vmlinux"), "-append", "earlyprintk=ttyS0 console=ttyS0", "-display", "none",
+                 "-serial", "stdio", "-monitor", "none", "-no-reboot") as vm:
         vm.expect(r"Linux version \d+\.\d+")
         vm.expect(r"bootconsole \[earlyser0\] enabled")
         vm.expect(r"Hypervisor detected: KVM")
@@ -41,7 +41,7 @@ def linux_runs_as_far_as_this_kvm_does():
         vm.expect(r"CPU 0 at 0010:ffffffff[0-9a-f]{8}, code:( [0-9a-f]{2}){15}")
         vm.expect(r"RAX=[0-9a-f]{16}")
         vm.expect(r"CR0=80050033")
-        check(vm.wait() == 1, "status of an internal error")
+        check(vm.wait() == 1, "status of an internal error with no monitor to look at it")
 
 
 def malformed_properties_are_one_error_and_no_fallback():
