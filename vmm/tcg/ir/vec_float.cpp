@@ -73,7 +73,7 @@ HOST_UNARY(rsqrtps) HOST_BINARY(rsqrtss) HOST_UNARY(rcpps) HOST_BINARY(rcpss)
 HOST_BINARY(haddps) HOST_BINARY(haddpd) HOST_BINARY(hsubps) HOST_BINARY(hsubpd) HOST_BINARY(addsubps) HOST_BINARY(addsubpd)
 HOST_UNARY(cvtdq2ps) HOST_UNARY(cvtps2dq) HOST_UNARY(cvttps2dq)
 HOST_UNARY(cvtpd2ps) HOST_UNARY(cvtpd2dq) HOST_UNARY(cvttpd2dq)
-HOST_BINARY(cvtss2sd) HOST_BINARY(cvtsd2ss)
+HOST_BINARY(cvtss2sd) HOST_BINARY(cvtsd2ss);
 // clang-format on
 
 // Widening: four results (256 bits) from the low four elements.
@@ -92,7 +92,8 @@ HOST_BINARY(cvtss2sd) HOST_BINARY(cvtsd2ss)
         put(r, low);                                                                                                   \
         if (env.bytes == 32) put(static_cast<char*>(r) + 16, high);                                                    \
     }
-                                        HOST_WIDEN(cvtdq2pd) HOST_WIDEN(cvtps2pd)
+HOST_WIDEN(cvtdq2pd);
+HOST_WIDEN(cvtps2pd);
 
 // Narrowing of a 256-bit source.
 #define HOST_NARROW(name)                                                                                              \
@@ -103,7 +104,9 @@ HOST_BINARY(cvtss2sd) HOST_BINARY(cvtsd2ss)
         std::memcpy(r, low, 8);                                                                                        \
         std::memcpy(static_cast<char*>(r) + 8, high, 8);                                                               \
     }
-                                            HOST_NARROW(cvtpd2ps) HOST_NARROW(cvtpd2dq) HOST_NARROW(cvttpd2dq)
+HOST_NARROW(cvtpd2ps);
+HOST_NARROW(cvtpd2dq);
+HOST_NARROW(cvttpd2dq);
 
 // To and from general registers.
 #define HOST_FROM_GPR(name, instruction, T)                                                                            \
@@ -116,10 +119,10 @@ HOST_BINARY(cvtss2sd) HOST_BINARY(cvtsd2ss)
         }                                                                                                              \
         put(r, x);                                                                                                     \
     }
-                                                HOST_FROM_GPR(cvtsi2ss, "cvtsi2ssl",
-                                                              u32) HOST_FROM_GPR(cvtsi2ss_q, "cvtsi2ssq", u64)
-                                                    HOST_FROM_GPR(cvtsi2sd, "cvtsi2sdl",
-                                                                  u32) HOST_FROM_GPR(cvtsi2sd_q, "cvtsi2sdq", u64)
+HOST_FROM_GPR(cvtsi2ss, "cvtsi2ssl", u32);
+HOST_FROM_GPR(cvtsi2ss_q, "cvtsi2ssq", u64);
+HOST_FROM_GPR(cvtsi2sd, "cvtsi2sdl", u32);
+HOST_FROM_GPR(cvtsi2sd_q, "cvtsi2sdq", u64);
 #define HOST_TO_GPR(name, T)                                                                                           \
     VEC_FN(name) {                                                                                                     \
         __m128i x = _mm_loadl_epi64(static_cast<__m128i const*>(a));                                                   \
@@ -131,17 +134,20 @@ HOST_BINARY(cvtss2sd) HOST_BINARY(cvtsd2ss)
         store_gpr(r, out);                                                                                             \
     }
 #define HOST_INSTRUCTION "cvtss2si"
-                                                        HOST_TO_GPR(cvtss2si, u32) HOST_TO_GPR(cvtss2si_q, u64)
+HOST_TO_GPR(cvtss2si, u32);
+HOST_TO_GPR(cvtss2si_q, u64);
 #undef HOST_INSTRUCTION
 #define HOST_INSTRUCTION "cvttss2si"
-                                                            HOST_TO_GPR(cvttss2si, u32) HOST_TO_GPR(cvttss2si_q, u64)
+HOST_TO_GPR(cvttss2si, u32);
+HOST_TO_GPR(cvttss2si_q, u64);
 #undef HOST_INSTRUCTION
 #define HOST_INSTRUCTION "cvtsd2si"
-                                                                HOST_TO_GPR(cvtsd2si, u32) HOST_TO_GPR(cvtsd2si_q, u64)
+HOST_TO_GPR(cvtsd2si, u32);
+HOST_TO_GPR(cvtsd2si_q, u64);
 #undef HOST_INSTRUCTION
 #define HOST_INSTRUCTION "cvttsd2si"
-                                                                    HOST_TO_GPR(cvttsd2si, u32)
-                                                                        HOST_TO_GPR(cvttsd2si_q, u64)
+HOST_TO_GPR(cvttsd2si, u32);
+HOST_TO_GPR(cvttsd2si_q, u64);
 #undef HOST_INSTRUCTION
 
 // Flags-setting compares: unordered ZF PF CF = 111, less 001, greater 000, equal 100.
@@ -156,28 +162,29 @@ HOST_BINARY(cvtss2sd) HOST_BINARY(cvtsd2ss)
         }                                                                                                              \
         env.flags = u64(cf) | u64(pf) << 2 | u64(zf) << 6;                                                             \
     }
-                                                                            HOST_COMPARE(ucomiss) HOST_COMPARE(ucomisd)
-                                                                                HOST_COMPARE(comiss)
-                                                                                    HOST_COMPARE(comisd)
+HOST_COMPARE(ucomiss);
+HOST_COMPARE(ucomisd);
+HOST_COMPARE(comiss);
+HOST_COMPARE(comisd);
 
-    // --- compares with a predicate: bits lt, eq, gt, unordered -> true, and which predicates signal on quiet NaNs
-    namespace {
-    enum : u8 { lt = 1, eq = 2, gt = 4, un = 8 };
-    constexpr u8 predicate_truth[16] = {
-        eq,      lt,      lt | eq,      un, lt | gt | un, eq | gt | un, gt | un, lt | eq | gt,
-        eq | un, lt | un, lt | eq | un, 0,  lt | gt,      eq | gt,      gt,      lt | eq | gt | un};
-    constexpr u16 signalling = 0x6666;
-    bool signals(unsigned predicate) { return (signalling >> (predicate & 15) & 1) != (predicate >> 4 & 1); }
-    __m128i select_truth(unsigned predicate, __m128i less, __m128i equal, __m128i unordered) {
-        u8 truth = predicate_truth[predicate & 15];
-        __m128i greater = _mm_andnot_si128(_mm_or_si128(_mm_or_si128(less, equal), unordered), _mm_set1_epi32(-1));
-        __m128i out = _mm_setzero_si128();
-        if (truth & lt) out = _mm_or_si128(out, less);
-        if (truth & eq) out = _mm_or_si128(out, equal);
-        if (truth & gt) out = _mm_or_si128(out, greater);
-        if (truth & un) out = _mm_or_si128(out, unordered);
-        return out;
-    }
+// --- compares with a predicate: bits lt, eq, gt, unordered -> true, and which predicates signal on quiet NaNs
+namespace {
+enum : u8 { lt = 1, eq = 2, gt = 4, un = 8 };
+constexpr u8 predicate_truth[16] = {
+    eq,      lt,      lt | eq,      un, lt | gt | un, eq | gt | un, gt | un, lt | eq | gt,
+    eq | un, lt | un, lt | eq | un, 0,  lt | gt,      eq | gt,      gt,      lt | eq | gt | un};
+constexpr u16 signalling = 0x6666;
+bool signals(unsigned predicate) { return (signalling >> (predicate & 15) & 1) != (predicate >> 4 & 1); }
+__m128i select_truth(unsigned predicate, __m128i less, __m128i equal, __m128i unordered) {
+    u8 truth = predicate_truth[predicate & 15];
+    __m128i greater = _mm_andnot_si128(_mm_or_si128(_mm_or_si128(less, equal), unordered), _mm_set1_epi32(-1));
+    __m128i out = _mm_setzero_si128();
+    if (truth & lt) out = _mm_or_si128(out, less);
+    if (truth & eq) out = _mm_or_si128(out, equal);
+    if (truth & gt) out = _mm_or_si128(out, greater);
+    if (truth & un) out = _mm_or_si128(out, unordered);
+    return out;
+}
 } // namespace
 #define HOST_PREDICATE(suffix)                                                                                         \
     VEC_FN(cmp##suffix) {                                                                                              \
@@ -200,10 +207,10 @@ static void merge_compared_ss(void* r, __m128i a, __m128i v) {
 static void merge_compared_sd(void* r, __m128i a, __m128i v) {
     put(r, _mm_castpd_si128(_mm_move_sd(_mm_castsi128_pd(a), _mm_castsi128_pd(v))));
 }
-HOST_PREDICATE(ps)
-HOST_PREDICATE(pd)
-HOST_PREDICATE(ss)
-HOST_PREDICATE(sd)
+HOST_PREDICATE(ps);
+HOST_PREDICATE(pd);
+HOST_PREDICATE(ss);
+HOST_PREDICATE(sd);
 
 // --- operations whose host form has an immediate: 16 forms by the bits that matter
 #define HOST_CASE(n, text)                                                                                             \
@@ -213,9 +220,20 @@ HOST_PREDICATE(sd)
 #define HOST_CASES(text)                                                                                               \
     HOST_CASE(0, text)                                                                                                 \
     HOST_CASE(1, text)                                                                                                 \
-    HOST_CASE(2, text) HOST_CASE(3, text) HOST_CASE(4, text) HOST_CASE(5, text) HOST_CASE(6, text) HOST_CASE(7, text)  \
-        HOST_CASE(8, text) HOST_CASE(9, text) HOST_CASE(10, text) HOST_CASE(11, text) HOST_CASE(12, text)              \
-            HOST_CASE(13, text) HOST_CASE(14, text) HOST_CASE(15, text)
+    HOST_CASE(2, text)                                                                                                 \
+    HOST_CASE(3, text)                                                                                                 \
+    HOST_CASE(4, text)                                                                                                 \
+    HOST_CASE(5, text)                                                                                                 \
+    HOST_CASE(6, text)                                                                                                 \
+    HOST_CASE(7, text)                                                                                                 \
+    HOST_CASE(8, text)                                                                                                 \
+    HOST_CASE(9, text)                                                                                                 \
+    HOST_CASE(10, text)                                                                                                \
+    HOST_CASE(11, text)                                                                                                \
+    HOST_CASE(12, text)                                                                                                \
+    HOST_CASE(13, text)                                                                                                \
+    HOST_CASE(14, text)                                                                                                \
+    HOST_CASE(15, text)
 // One operand.
 #define HOST_ROUND(name, first)                                                                                        \
     VEC_FN(name) {                                                                                                     \
@@ -226,10 +244,10 @@ HOST_PREDICATE(sd)
         }                                                                                                              \
         put(r, x);                                                                                                     \
     }
-HOST_ROUND(roundps, a)
-HOST_ROUND(roundpd, a)
-HOST_ROUND(roundss, b)
-HOST_ROUND(roundsd, b)
+HOST_ROUND(roundps, a);
+HOST_ROUND(roundpd, a);
+HOST_ROUND(roundss, b);
+HOST_ROUND(roundsd, b);
 
 // Dot products: every product first (imm bits 4-7 choose which count), then sums of pairs, then their sum, copied to
 // the lanes of imm bits 0-3.
