@@ -182,5 +182,16 @@ TEST_F(X86Cases, an_address_that_is_not_canonical_faults_as_such_before_its_alig
     EXPECT_EQ(same_everywhere(q).vector, 12);
 }
 
+TEST_F(X86Cases, cmpxchg8b_across_cache_lines_exchanges_and_reports) {
+    for (bool equal : {true, false}) {
+        Sequence q = sequence_of({0x41, 0x0f, 0xc7, 0x0e}); // CMPXCHG8B [R14]
+        q.start.gpr[14] = data_base + 64 - 3;
+        q.start.gpr[0] = 0x11223344, q.start.gpr[2] = equal ? 0x55667788 : 0;
+        q.start.gpr[3] = 0xaabbccdd, q.start.gpr[1] = 0x99887766;
+        put(q, data_base + 64 - 3, 0x5566778811223344);
+        EXPECT_EQ(bool(same_everywhere(q).registers.rflags & 0x40), equal);
+    }
+}
+
 } // namespace
 } // namespace vmm::diff

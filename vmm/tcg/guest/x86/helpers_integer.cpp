@@ -77,7 +77,9 @@ void compare_exchange_8(X86Context& c, std::uint64_t va) {
     std::uint64_t const expected = std::uint32_t(r[rax]) | r[rdx] << 32;
     std::uint64_t const desired = std::uint32_t(r[rbx]) | r[rcx] << 32;
     std::uint64_t old = expected;
-    if (void* host = c.engine.memory->rmw_pointer(c.engine, va, 8))
+    void* host = c.engine.memory->rmw_pointer(c.engine, va, 8);
+    // One that is not aligned takes the bus lock: a host instruction across cache lines stops all other processors.
+    if (host && !(va & 7))
         __atomic_compare_exchange_n(static_cast<std::uint64_t*>(host), &old, desired, false, __ATOMIC_SEQ_CST,
                                     __ATOMIC_SEQ_CST);
     else if (c.faulted() || !locked_exchange(c, va, expected, desired, old))
