@@ -10,7 +10,8 @@ extern "C" uint64_t guest_pml4[];
 
 struct alignas(64) Cpu {
     uint64_t random;
-    uint64_t sums, wides, splits, calls, rewrites, shootdowns, wrong;
+    uint64_t sums, wides, splits, calls, rewrites, shootdowns, wrong_pair, wrong_locked, wrong_unlocked, wrong_own,
+        wrong_page, wrong_mark;
 };
 Cpu cpus[MAX_CPUS];
 uint64_t deadline;
@@ -75,7 +76,7 @@ void atomics(Cpu& c) {
                 : "b"(low + 1), "c"(high + 1)
                 : "cc", "memory");
         while (!done);
-        if (low != high) ++c.wrong;
+        if (low != high) ++c.wrong_pair;
         ++c.wides;
         break;
     }
@@ -120,7 +121,7 @@ void code(Cpu& c) {
     case 1: // nobody changes it meanwhile
         slot.lock.lock();
         cpuid(0);
-        if (call(at) != slot.version) ++c.wrong;
+        if (call(at) != slot.version) ++c.wrong_locked;
         slot.lock.unlock();
         ++c.calls;
         break;
@@ -128,14 +129,14 @@ void code(Cpu& c) {
         unsigned const before = slot.version;
         cpuid(0);
         unsigned const seen = call(at), after = slot.version;
-        if (int(seen - before) < 0 || int(after + 1 - seen) < 0) ++c.wrong;
+        if (int(seen - before) < 0 || int(after + 1 - seen) < 0) ++c.wrong_unlocked;
         ++c.calls;
         break;
     }
     default: { // one's own, called at once
         uint8_t* mine = own_code[&c - cpus] + (r >> 32 & 0x7f8) + 3;
         put_code(mine, unsigned(r >> 8));
-        if (call(mine) != unsigned(r >> 8)) ++c.wrong;
+        if (call(mine) != unsigned(r >> 8)) ++c.wrong_own;
         ++c.rewrites;
     }
     }
@@ -178,7 +179,8 @@ void translations(Cpu& c) {
     unsigned const page = before / 2 & 1;
     uint8_t const marked = const_cast<uint8_t volatile*>(data_pages[number][page])[64 + me];
     if (before & 1 || before != generation[number]) return;
-    if (seen != page + 1 || marked != mark) ++c.wrong;
+    if (seen != page + 1) ++c.wrong_page;
+    if (marked != mark) ++c.wrong_mark;
 }
 
 void work(word number) {
@@ -231,13 +233,20 @@ CASE(everything_at_once) {
     Cpu all{};
     for (Cpu const& c : cpus) {
         all.sums += c.sums, all.wides += c.wides, all.splits += c.splits, all.calls += c.calls;
-        all.rewrites += c.rewrites, all.shootdowns += c.shootdowns, all.wrong += c.wrong;
+        all.rewrites += c.rewrites, all.shootdowns += c.shootdowns;
+        all.wrong_pair += c.wrong_pair, all.wrong_locked += c.wrong_locked, all.wrong_unlocked += c.wrong_unlocked;
+        all.wrong_own += c.wrong_own, all.wrong_page += c.wrong_page, all.wrong_mark += c.wrong_mark;
     }
     CHECK_EQ(shared.added + shared.exchanged, all.sums);
     CHECK_EQ(shared.pair[0], all.wides);
     CHECK_EQ(shared.pair[1], all.wides);
     CHECK_EQ(*split(), all.splits);
-    CHECK_EQ(all.wrong, 0);
+    CHECK_EQ(all.wrong_pair, 0);
+    CHECK_EQ(all.wrong_locked, 0);
+    CHECK_EQ(all.wrong_unlocked, 0);
+    CHECK_EQ(all.wrong_own, 0);
+    CHECK_EQ(all.wrong_page, 0);
+    CHECK_EQ(all.wrong_mark, 0);
     CHECK(all.shootdowns > 0);
     print("%lu atomics, %lu calls, %lu rewrites, %lu shootdowns\n", all.sums + all.wides + all.splits, all.calls,
           all.rewrites, all.shootdowns);

@@ -54,7 +54,7 @@ bool CodeTracker::has_code(RamBlock& block, std::uint64_t offset, std::uint64_t 
     return false;
 }
 
-bool CodeTracker::prepare_page(CodeUser& user, RamBlock& block, std::uint64_t page_offset) {
+bool CodeTracker::note_page(CodeUser& user, RamBlock& block, std::uint64_t page_offset, std::uint64_t mask) {
     std::vector<std::pair<CodeUser*, std::uint64_t>> waiting_for;
     {
         MutexLock lock(mutex_);
@@ -69,6 +69,7 @@ bool CodeTracker::prepare_page(CodeUser& user, RamBlock& block, std::uint64_t pa
             snapshots_.push_back(std::move(snapshot));
             block.set_code_observer(this);
         }
+        if (mask) word(block, page_offset).fetch_or(mask, std::memory_order_seq_cst);
         if (block.notes(page_offset).fetch_or(page_has_code, std::memory_order_seq_cst) & page_has_code) return false;
         for (User& other : users_) {
             if (other.user == &user) continue;
@@ -87,19 +88,26 @@ bool CodeTracker::prepare_page(CodeUser& user, RamBlock& block, std::uint64_t pa
     return true;
 }
 
-void CodeTracker::publish(RamBlock& block, std::uint64_t page_offset, std::uint64_t mask) {
-    MutexLock lock(mutex_);
-    word(block, page_offset).fetch_or(mask, std::memory_order_seq_cst);
-    block.notes(page_offset).fetch_or(page_has_code, std::memory_order_seq_cst);
+bool CodeTracker::prepare_page(CodeUser& user, RamBlock& block, std::uint64_t page_offset) {
+    return note_page(user, block, page_offset, 0);
+}
+
+bool CodeTracker::publish(CodeUser& user, RamBlock& block, std::uint64_t page_offset, std::uint64_t mask) {
+    return note_page(user, block, page_offset, mask);
 }
 
 void CodeTracker::code_written(RamBlock& block, std::uint64_t offset, std::uint64_t size) {
-    if (!has_code(block, offset, size)) return;
     for (std::uint64_t at = offset; at < offset + size;) {
         std::uint64_t page = at & ~(page_size - 1), end = std::min(offset + size, page + page_size);
         std::uint64_t mask = granules(at, end - at);
         {
+            // Under the mutex that granules are published under: either the bytes just written are seen by who compares
+            // after publishing, or the granules are seen here.
             MutexLock lock(mutex_);
+            if (!has_code(block, at, end - at)) {
+                at = end;
+                continue;
+            }
             std::uint64_t left = word(block, page).fetch_and(~mask, std::memory_order_acq_rel) & ~mask;
             if (left == 0) block.notes(page).fetch_and(std::uint8_t(~page_has_code), std::memory_order_acq_rel);
             for (User& user : users_) {

@@ -40,8 +40,9 @@ public:
     // `user`, on its own thread and not in guest code, is about to translate from `page_offset`; afterwards no write to
     // the page escapes. Returns true when the page got the note just now.
     bool prepare_page(CodeUser& user, RamBlock& block, std::uint64_t page_offset);
-    // Marks granules as holding code of somebody. After prepare_page, before the bytes are read.
-    void publish(RamBlock& block, std::uint64_t page_offset, std::uint64_t mask);
+    // Marks granules as holding code of somebody; the bytes are to be compared again after it. As prepare_page, for
+    // the page may have lost its note meanwhile, with its last other granule: true when it got it just now.
+    bool publish(CodeUser& user, RamBlock& block, std::uint64_t page_offset, std::uint64_t mask);
     // Whether [offset, offset+size) touches a granule with code. Any thread, lock-free.
     bool has_code(RamBlock& block, std::uint64_t offset, std::uint64_t size) const;
     // The thread's own user, so that code_written can act at once for it. Null on other threads.
@@ -67,6 +68,7 @@ private:
         CodeUser* user;
         std::vector<Invalidation> waiting;
     };
+    bool note_page(CodeUser& user, RamBlock& block, std::uint64_t page_offset, std::uint64_t mask);
     Region* find(RamBlock& block) const;
     std::atomic<std::uint64_t>& word(RamBlock& block, std::uint64_t page_offset) const;
 

@@ -320,7 +320,7 @@ std::unique_ptr<CachedBlock> X86Vcpu::translate(x86::FetchResult const& where, s
             if (!next) return nullptr;
             if (next.ram) {
                 if (code.prepare_page(*this, *next.ram, next.ram_offset)) mmu_->drop_write_entries(next.host);
-                code.publish(*next.ram, next.ram_offset, 1);
+                if (code.publish(*this, *next.ram, next.ram_offset, 1)) mmu_->drop_write_entries(next.host);
             }
             std::memcpy(code_copy_[1].data(), next.host, page_size);
             window.next_page = code_copy_[1].data();
@@ -329,7 +329,9 @@ std::unique_ptr<CachedBlock> X86Vcpu::translate(x86::FetchResult const& where, s
             VMM_ASSERT(status == x86::LiftStatus::ok);
         }
         std::uint64_t in_first = std::min<std::uint64_t>(ir.guest_bytes, page_size - block->start);
-        if (where.ram) code.publish(*where.ram, where.ram_offset, CodeTracker::granules(block->start, in_first));
+        if (where.ram &&
+            code.publish(*this, *where.ram, where.ram_offset, CodeTracker::granules(block->start, in_first)))
+            mmu_->drop_write_entries(where.host);
         same = !std::memcmp(code_copy_[0].data() + block->start, where.host + block->start, in_first) &&
                (!ir.crosses_page || !std::memcmp(code_copy_[1].data(), next.host, ir.guest_bytes - in_first));
     }

@@ -160,6 +160,8 @@ void* Mmu::rmw_pointer(std::uint64_t va, unsigned size) {
     RamBlock& ram = *piece->backing.ram;
     std::uint64_t offset = piece->backing.offset + (parts[0].phys - piece->range.first);
     if (!may_change_code(c_.engine, memory, parts[0].phys, size)) return nullptr;
+    // Whoever watches code must be told after the bytes have changed, which a pointer cannot promise.
+    if (ram.notes(offset).load(std::memory_order_acquire) & page_has_code) return nullptr;
     if (watching_) check_watchpoints(va, size, true);
     ram.written(offset, size);
     if (written_) written_->push_back({ram.host() + offset, size});
