@@ -193,5 +193,16 @@ TEST_F(X86Cases, cmpxchg8b_across_cache_lines_exchanges_and_reports) {
     }
 }
 
+TEST_F(X86Cases, a_load_that_an_unmasked_invalid_operation_forbids_clears_c1_all_the_same) {
+    Sequence q = sequence_of({0xdd, 0x03, 0x9b}); // FLD qword [RBX]; FWAIT
+    q.start.gpr[3] = middle_of_data;
+    put(q, middle_of_data, 0x7ff0000000000001); // a signalling NaN
+    q.start.fcw = 0x37e;
+    q.start.fsw = 0x200;
+    Outcome const& host = same_everywhere(q);
+    EXPECT_EQ(host.vector, 16);
+    EXPECT_EQ(host.registers.fsw & 0x200, 0);
+}
+
 } // namespace
 } // namespace vmm::diff

@@ -229,9 +229,8 @@ void X87Unit::load(X87Op op) {
     run(op);
     // A denormal is loaded even when its exception is unmasked.
     completed_ = !(o_.status & ~x_.fcw & fsw::ie);
-    if (!completed_) return;
     clear_c1();
-    push(o_.result);
+    if (completed_) push(o_.result);
 }
 
 void X87Unit::push_raw(X87::Register r) {
