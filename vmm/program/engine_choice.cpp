@@ -12,6 +12,7 @@ constexpr std::uint64_t min_code_cache = 2 * MiB, max_code_cache = 1024 * MiB;
 
 Result<TcgOptions> tcg_options(Config const& config, AccelConfig const& accel) {
     TcgOptions options;
+    options.one_cpu = config.smp.cpus == 1;
     for (TraceRange range : config.trace_ranges) options.trace_ranges.push_back({range.first, range.last});
     options.lockstep = config.lockstep;
     if (config.lockstep && config.smp.cpus > 1)

@@ -64,6 +64,7 @@ private:
     tcg::x64::Options x64_options() const {
         tcg::x64::Options x64{.cache_bytes = options_.code_cache_bytes,
                               .count_instructions = options_.lockstep,
+                              .one_cpu = options_.one_cpu,
                               .perf_map = options_.perf_map,
                               .profile = options_.profile};
         if (options_.torture_seed) {

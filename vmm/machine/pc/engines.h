@@ -45,6 +45,7 @@ struct TcgOptions {
     bool profile = false;                      // count executions of each block
     // Tiny code cache and TLB, links forgotten at random, by this seed; 0: no.
     std::uint64_t torture_seed = 0;
+    bool one_cpu = false;  // the machine has no other: LOCK has nobody to keep out
     bool lockstep = false; // the JIT checked against the interpreter, block by block
 };
 std::unique_ptr<Engine> make_tcg_engine(TcgOptions options, Log& log);

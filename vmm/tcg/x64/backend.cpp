@@ -66,6 +66,7 @@ struct X64Backend::Impl {
         cache->commit(assembler.getSize());
         thunk_bytes = cache->used();
         emit.count_instructions = o.count_instructions;
+        emit.atomic = !o.one_cpu;
         emit.profile = o.profile;
         random = o.seed;
         emit.features = host_features() & o.vector_features;

@@ -16,6 +16,7 @@ inline constexpr std::size_t min_cache_bytes = 2u << 20;
 struct Options {
     std::size_t cache_bytes = 64u << 20; // -accel tcg,tb-size=; at least min_cache_bytes
     bool count_instructions = false;     // keep EngineContext::insn_count exact (costs speed)
+    bool one_cpu = false;                // nobody else writes guest memory by the CPU's rules: LOCK costs nothing
     bool perf_map = false;               // name blocks in /tmp/perf-PID.map
     bool profile = false;                // count executions of each block
     // Torture: at each link, forget something with probability 1 in this; at each translation, claim that there is no

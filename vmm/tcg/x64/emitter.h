@@ -57,6 +57,7 @@ struct FlagState {
 };
 
 struct EmitOptions {
+    bool atomic = true; // read-modify-writes with LOCK keep other CPUs out
     bool count_instructions = false;
     bool profile = false;
     std::uint32_t features = ~0u; // bit per ir::VecFeature: the host has these instructions

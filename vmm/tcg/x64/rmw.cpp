@@ -31,7 +31,7 @@ void Emitter::rmw_native(std::uint32_t i, int operand, std::int64_t imm) {
     auto memory = as_.sized(n.type, Xbyak::RegExp(r15));
     auto reg = as_.reg(n.type, immediate ? int(host::r14) : operand);
     if (reads_carry(n.op)) as_.bt(frame_at(Type::i32, frame::carry), 0);
-    if ((n.memory & mem_lock) && n.op != Opcode::rmw_xchg) as_.lock();
+    if (options_.atomic && (n.memory & mem_lock) && n.op != Opcode::rmw_xchg) as_.lock();
     auto alu_op = [&](Opcode op) {
         if (immediate)
             alu(op, memory, imm);
@@ -86,10 +86,13 @@ void Emitter::emit_rmw(std::uint32_t i) {
     };
     std::int64_t imm = 0;
     bool immediate = n.b != none && is_immediate(n.b, t, imm) && !takes_register;
-    int b_pin = !takes_register && n.b != none && val(n.b).place == Place::pinned ? int(val(n.b).reg) : -1;
+    // Guest registers stay where they are: a store before a locked instruction holds that up.
+    auto pin_of = [&](ValueId v) { return v != none && val(v).place == Place::pinned ? int(val(v).reg) : -1; };
+    int b_pin = pin_of(n.b), c_pin = compare ? pin_of(n.c) : -1;
+    if (immediate) b_pin = -1;
     bool in_frame = !immediate && b_pin < 0;
     if (in_frame) to_frame(n.b, frame::buffer);
-    if (compare) to_frame(n.c, frame::buffer + 8);
+    if (compare && c_pin < 0) to_frame(n.c, frame::buffer + 8);
     for (ValueId v : {n.b, n.c})
         if (v != none && val(v).place == Place::scratch) locked_ &= ~(1u << val(v).reg);
     Address a = address_of(n.a);
@@ -113,18 +116,23 @@ void Emitter::emit_rmw(std::uint32_t i) {
     }
     if (native && compare) {
         as_.mov(frame_at(Type::i64, frame::keep1), rax);
-        if (t == Type::i64)
-            as_.mov(rax, frame_at(t, frame::buffer));
+        if (c_pin >= 0)
+            as_.mov(as_.reg(t, host::r14), as_.reg(t, c_pin));
         else
+            as_.mov(as_.reg(t, host::r14), frame_at(t, frame::buffer + 8));
+        if (b_pin < 0)
             as_.mov(as_.reg(t, host::rax), frame_at(t, frame::buffer));
-        as_.mov(as_.reg(t, host::r14), frame_at(t, frame::buffer + 8));
-        as_.lock();
+        else if (b_pin != host::rax)
+            as_.mov(as_.reg(t, host::rax), as_.reg(t, b_pin));
+        if (options_.atomic) as_.lock();
         as_.cmpxchg(as_.sized(t, Xbyak::RegExp(r15)), as_.reg(t, host::r14));
         as_.mov(t == Type::i64 ? Xbyak::Reg(r14) : Xbyak::Reg(r14d),
                 t == Type::i64 ? Xbyak::Reg(rax) : Xbyak::Reg(eax));
         as_.mov(rax, frame_at(Type::i64, frame::keep1));
     } else if (native) {
-        if (in_frame && n.b != none) {
+        if (takes_register && b_pin >= 0)
+            as_.mov(as_.r64(host::r14), as_.r64(b_pin));
+        else if (in_frame && n.b != none) {
             if (t == Type::i64)
                 as_.mov(r14, frame_at(t, frame::buffer));
             else if (t == Type::i32)
@@ -133,7 +141,7 @@ void Emitter::emit_rmw(std::uint32_t i) {
                 as_.movzx(r14d, frame_at(t, frame::buffer));
         }
         if (bits) as_.and_(r14d, int(bits_of(t) - 1));
-        rmw_native(i, immediate ? -1 : b_pin >= 0 ? b_pin : int(host::r14), imm);
+        rmw_native(i, immediate ? -1 : b_pin >= 0 && !takes_register ? b_pin : int(host::r14), imm);
         if (bits && wanted) { // CF is the old bit, the rest what it was
             as_.setc(frame_at(Type::i8, frame::carry));
             as_.call_to(thunks_.restore_flags);
@@ -160,6 +168,7 @@ void Emitter::emit_rmw(std::uint32_t i) {
             as_.mov(frame_at(t, frame::buffer), std::uint64_t(imm));
         else if (b_pin >= 0)
             as_.mov(frame_at(t, frame::buffer), as_.reg(t, b_pin));
+        if (c_pin >= 0) as_.mov(frame_at(t, frame::buffer + 8), as_.reg(t, c_pin));
         as_.mov(r15d, pack_rmw(inst(i)));
         as_.call_to(thunks_.rmw[keep]);
         Fixup slow_fault = as_.jump_if(Cond::e);
