@@ -71,7 +71,8 @@ Task<Result<TableRef>> Store::l2_for_read(std::uint64_t guest) {
 
 Task<Result<TableRef>> Store::l2_for_write(std::uint64_t guest) {
     std::uint64_t const index = geometry_.l1_index(guest);
-    if (index < l1_.size() && (l1_[index] & entry_copied)) {
+    // A hostile entry may say "copied" without naming a table: then there is none.
+    if (index < l1_.size() && (l1_[index] & entry_copied) && (l1_[index] & entry_offset_mask)) {
         Result<TableRef> table = co_await l2_for_read(guest);
         co_return table;
     }

@@ -114,6 +114,17 @@ TEST(Qcow2Hostile, an_unaligned_l1_entry_marks_the_image) {
     Qcow2Bench bench;
     expect_marked_corrupt(bench, 3 * cluster, be((1ull << 63) | (2 * cluster + 1024), 8));
 }
+TEST(Qcow2Hostile, an_l1_entry_copied_from_nowhere_is_no_table) {
+    Qcow2Bench bench;
+    bench.create("x.qcow2", 10 << 20);
+    patch(bench.path("x.qcow2"), 3 * cluster, be(1ull << 63, 8));
+    auto image = bench.open("x.qcow2");
+    ASSERT_TRUE(image);
+    bench.write(*image, 0, std::vector<std::uint8_t>(1000, 5));
+    EXPECT_EQ(bench.read(*image, 0, 1000), std::vector<std::uint8_t>(1000, 5));
+    bench.close(std::move(image));
+    bench.expect_clean("x.qcow2");
+}
 TEST(Qcow2Hostile, refcounts_that_call_the_tables_free_mark_the_image) {
     Qcow2Bench bench;
     expect_marked_corrupt(bench, 2 * cluster, std::vector<std::uint8_t>(64, 0));
