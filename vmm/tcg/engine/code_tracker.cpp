@@ -70,21 +70,26 @@ bool CodeTracker::note_page(CodeUser& user, RamBlock& block, std::uint64_t page_
             block.set_code_observer(this);
         }
         if (mask) word(block, page_offset).fetch_or(mask, std::memory_order_seq_cst);
-        if (block.notes(page_offset).fetch_or(page_has_code, std::memory_order_seq_cst) & page_has_code) return false;
+        // A page that others are still being driven out of is as good as new: whoever got there first has not heard of
+        // them all yet.
+        Settling page{&block, page_offset};
+        bool noted = block.notes(page_offset).fetch_or(page_has_code, std::memory_order_seq_cst) & page_has_code;
+        if (noted && std::ranges::find(settling_, page) == settling_.end()) return false;
+        settling_.push_back(page);
         for (User& other : users_) {
             if (other.user == &user) continue;
-            std::uint64_t entries = other.user->guest_entries();
-            if (!other.user->in_guest()) {
-                // It fills TLB entries anew only under the note, but old entries must go before it runs on.
-                other.user->request_safe_point();
-                continue;
-            }
+            // First the request: who enters guest code after it sees it, and drops old write entries before a guest
+            // instruction runs. Only those that may have entered before it are waited for.
             other.user->request_safe_point();
+            std::uint64_t entries = other.user->guest_entries();
+            if (!other.user->in_guest()) continue;
             waiting_for.push_back({other.user, entries});
         }
     }
     for (auto [other, entries] : waiting_for)
         while (other->in_guest() && other->guest_entries() == entries) std::this_thread::yield();
+    MutexLock lock(mutex_);
+    settling_.erase(std::ranges::find(settling_, Settling{&block, page_offset}));
     return true;
 }
 
@@ -108,13 +113,14 @@ void CodeTracker::code_written(RamBlock& block, std::uint64_t offset, std::uint6
                 at = end;
                 continue;
             }
-            std::uint64_t left = word(block, page).fetch_and(~mask, std::memory_order_acq_rel) & ~mask;
-            if (left == 0) block.notes(page).fetch_and(std::uint8_t(~page_has_code), std::memory_order_acq_rel);
             for (User& user : users_) {
                 if (user.user == thread_user) continue;
                 user.waiting.push_back({&block, page, mask});
                 user.user->request_safe_point();
             }
+            // Only now: who finds no code here any more need not tell of its own writes, for all have been asked.
+            std::uint64_t left = word(block, page).fetch_and(~mask, std::memory_order_seq_cst) & ~mask;
+            if (left == 0) block.notes(page).fetch_and(std::uint8_t(~page_has_code), std::memory_order_seq_cst);
         }
         if (thread_user) thread_user->drop_code(block, page, mask);
         at = end;

@@ -3,7 +3,8 @@
 // Protocol. A page with code carries PageNote::page_has_code, which keeps it out of every vCPU's TLB write entries, so
 // each write to it takes a slow path that ends in code_written(). Within the page, 64-byte granules with code have a
 // bit. A vCPU that translates from a page without the note sets the note, then waits until every other vCPU has been
-// out of guest code once (and so has dropped its write entries), then reads the bytes. Writers of a granule with code
+// out of guest code once (and so has dropped its write entries), then reads the bytes; others that translate from the
+// page meanwhile wait as well. Writers of a granule with code
 // drop the overlapping blocks of all vCPUs: their own at once, the others' at those vCPUs' next safe point, which they
 // are made to reach.
 #pragma once
@@ -68,6 +69,12 @@ private:
         CodeUser* user;
         std::vector<Invalidation> waiting;
     };
+    // A page that has the note, while some vCPU may still hold a write entry for it.
+    struct Settling {
+        RamBlock* block;
+        std::uint64_t page_offset;
+        bool operator==(Settling const&) const = default;
+    };
     bool note_page(CodeUser& user, RamBlock& block, std::uint64_t page_offset, std::uint64_t mask);
     Region* find(RamBlock& block) const;
     std::atomic<std::uint64_t>& word(RamBlock& block, std::uint64_t page_offset) const;
@@ -78,6 +85,7 @@ private:
     std::vector<std::unique_ptr<std::vector<Region*>>> snapshots_ VMM_GUARDED_BY(mutex_);
     std::atomic<std::vector<Region*> const*> current_{nullptr};
     std::vector<User> users_ VMM_GUARDED_BY(mutex_);
+    std::vector<Settling> settling_ VMM_GUARDED_BY(mutex_); // an entry for each that waits
 };
 
 } // namespace vmm::tcg

@@ -22,7 +22,7 @@ RunResult Interpreter::run(Translation& first) {
     EngineContext& e = context_;
     auto* block = static_cast<InterpBlock*>(&first);
     for (;;) {
-        if (e.exit_request.load(std::memory_order_relaxed)) [[unlikely]] {
+        if (e.exit_request.load(std::memory_order_seq_cst)) [[unlikely]] {
             *runtime_.guest.pc = (e.pc_base + std::int64_t(block->start)) & runtime_.guest.pc_mask(e);
             return {RunEnd::exit_request, nullptr};
         }

@@ -204,7 +204,8 @@ RunResult X64Backend::run(Translation& first) {
     EngineContext& e = m.context;
     auto& block = static_cast<X64Block&>(first);
     auto set_pc = [&](std::int64_t offset) { *m.guest.pc = (e.pc_base + std::uint64_t(offset)) & m.guest.pc_mask(e); };
-    if (e.exit_request.load(std::memory_order_relaxed)) {
+    // Ordered behind the vCPU's word that it is in guest code: see CodeTracker::prepare_page.
+    if (e.exit_request.load(std::memory_order_seq_cst)) {
         set_pc(block.start);
         return {RunEnd::exit_request, nullptr};
     }
