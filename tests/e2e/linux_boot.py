@@ -11,11 +11,16 @@ sys.path.insert(0, os.path.dirname(__file__))
 from session import LIMIT, PROMPT, Failure, Session, check, guest, linux, main  # noqa: E402
 
 
+# Whether one line of the answer is `line`: the kernel may put in a word of its own at any time.
+def says(vm, command, line):
+    return line in [l.strip() for l in vm.command(command).splitlines()]
+
+
 def boots_to_a_shell_and_powers_off():
     with Session(*linux()) as vm:
         vm.expect(r"vmm-guest: ready, Linux \S+ x86_64")
         vm.expect(PROMPT)
-        check(vm.command("echo $((6*7))").strip() == "42", "the shell does not compute")
+        check(says(vm, "echo $((6*7))", "42"), "the shell does not compute")
         vm.send("poweroff -f\n")
         check(vm.wait() == 0, "poweroff does not end vmm with status 0")
 
@@ -31,11 +36,11 @@ def runs_a_script_of_shell_work():
         check(md5 in vm.command("seq 1 20000 | md5sum"), "md5sum differs")
         out = vm.command("awk 'BEGIN {t=1; for(i=1;i<20;i++) {e+=t; t/=i}; printf \"%.12f\\n\", e}'")
         check("2.718281828459" in out, f"awk's floating point: {out!r}")
-        check(vm.command("i=0; while [ $i -lt 200 ]; do (exit 3) || i=$((i+1)); done; echo $i").strip() == "200", "fork loop")
+        check(says(vm, "i=0; while [ $i -lt 200 ]; do (exit 3) || i=$((i+1)); done; echo $i", "200"), "fork loop")
         # The child of an interactive shell ignores SIGTERM until it has become the program: give it that time.
         check("status 143" in vm.command("sleep 100 & sleep 2; kill -TERM $!; wait $!; echo status $?"), "signals")
-        check(vm.command("seq 1 5000 | sort -rn | head -1").strip() == "5000", "sort")
-        check(vm.command("seq 1 100000 | gzip -c | gzip -dc | wc -l").strip() == "100000", "gzip")
+        check(says(vm, "seq 1 5000 | sort -rn | head -1", "5000"), "sort")
+        check(says(vm, "seq 1 100000 | gzip -c | gzip -dc | wc -l", "100000"), "gzip")
         year = int(vm.command("date +%Y").strip())
         check(year >= 2024, f"the clock says {year}")
         check(vm.command("cat /sys/class/rtc/rtc0/name").strip().startswith("rtc_cmos"), "no RTC")

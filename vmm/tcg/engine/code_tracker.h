@@ -4,9 +4,8 @@
 // each write to it takes a slow path that ends in code_written(). Within the page, 64-byte granules with code have a
 // bit. A vCPU that translates from a page without the note sets the note, then waits until every other vCPU has been
 // out of guest code once (and so has dropped its write entries), then reads the bytes; others that translate from the
-// page meanwhile wait as well. Writers of a granule with code
-// drop the overlapping blocks of all vCPUs: their own at once, the others' at those vCPUs' next safe point, which they
-// are made to reach.
+// page meanwhile wait as well. Writers of a granule with code drop the overlapping blocks of all vCPUs: their own at
+// once, the others' at those vCPUs' next safe point, which they are made to reach.
 #pragma once
 #include "vmm/base/thread_annotations.h"
 #include "vmm/memory/ram.h"
