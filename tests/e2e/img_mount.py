@@ -118,6 +118,9 @@ CASES = {f.__name__: f for f in (shows_disk_and_partitions, ends_cleanly_on_a_si
 def main():
     if not fuse_works():
         return SKIPPED
+    if sys.argv[1] == "ends_cleanly_on_a_signal" and not os.path.exists("/etc/mtab"):
+        print("there is no /etc/mtab: fusermount3 unmounts nothing for a process that was killed")
+        return SKIPPED
     directory = tempfile.mkdtemp(prefix="vmm-mount-")
     os.mkdir(directory + "/mnt")
     try:
