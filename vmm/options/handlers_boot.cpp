@@ -24,9 +24,7 @@ Result<void> check_boot_letters(std::string_view letters) {
 
 Result<void> on_boot(Parse& parse, OptionRow const&, std::string_view argument) {
     Properties list = parse_list(argument, "order");
-    if (std::string const* key =
-            first_unknown(list, {"order", "once", "menu", "strict", "splash", "splash-time", "reboot-timeout"}))
-        return error("Parameter 'boot.{}' is unexpected", *key);
+    TRY(check_known(list, {"order", "once", "menu", "strict", "splash", "splash-time", "reboot-timeout"}, "boot"));
     BootConfig& boot = parse.config.boot;
     for (auto [key, to] : {std::pair{"order", &boot.order}, std::pair{"once", &boot.once}})
         if (std::string const* letters = list.find(key)) {

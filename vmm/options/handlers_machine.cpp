@@ -118,9 +118,7 @@ Result<void> on_cpu(Parse& parse, OptionRow const&, std::string_view argument) {
 
 Result<void> on_smp(Parse& parse, OptionRow const&, std::string_view argument) {
     Properties list = parse_list(argument, "cpus");
-    if (std::string const* key =
-            first_unknown(list, {"cpus", "maxcpus", "sockets", "dies", "clusters", "cores", "threads"}))
-        return error("Parameter 'smp.{}' is unexpected", *key);
+    TRY(check_known(list, {"cpus", "maxcpus", "sockets", "dies", "clusters", "cores", "threads"}, "smp"));
     for (auto& item : list.items) parse.smp.items.push_back(item);
     parse.smp_given = true;
     return {};

@@ -1,6 +1,7 @@
 #include "vmm/options/keyval.h"
 
 #include "vmm/base/checked.h"
+#include "vmm/base/text.h"
 
 #include <algorithm>
 #include <charconv>
@@ -42,14 +43,13 @@ Properties parse_list(std::string_view text, std::string_view implied) {
     return list;
 }
 
-std::string const* first_unknown(Properties const& list, std::initializer_list<std::string_view> known) {
-    for (auto const& [key, value] : list.items)
-        if (std::ranges::find(known, key) == known.end()) return &key;
-    return nullptr;
-}
-
-Result<void> check_known(Properties const& list, std::initializer_list<std::string_view> known) {
-    if (std::string const* key = first_unknown(list, known)) return error("Invalid parameter '{}'", *key);
+Result<void> check_known(Properties const& list, std::initializer_list<std::string_view> known, std::string_view of) {
+    for (auto const& [key, value] : list.items) {
+        if (std::ranges::find(known, key) != known.end()) continue;
+        std::string meant = did_you_mean(key, std::span(known.begin(), known.end()));
+        if (of.empty()) return error("Invalid parameter '{}'{}", key, meant);
+        return error("Parameter '{}.{}' is unexpected{}", of, key, meant);
+    }
     return {};
 }
 

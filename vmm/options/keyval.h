@@ -14,10 +14,10 @@ namespace vmm {
 // empty; any other "x" is x=on, and "nox" is x=off.
 Properties parse_list(std::string_view text, std::string_view implied = {});
 
-// The first key of `list` that is not in `known`, or null.
-std::string const* first_unknown(Properties const& list, std::initializer_list<std::string_view> known);
-// "Invalid parameter 'foo'" for such a key.
-Result<void> check_known(Properties const& list, std::initializer_list<std::string_view> known);
+// Error for the first key of `list` that is not in `known`, naming the nearest one that is: "Invalid parameter 'foo'",
+// or "Parameter 'OF.foo' is unexpected" where `of` names what the parameters describe.
+Result<void> check_known(Properties const& list, std::initializer_list<std::string_view> known,
+                         std::string_view of = {});
 
 // "on", "yes", "true", "y" and their opposites. Error: "Parameter 'NAME' expects 'on' or 'off'".
 Result<bool> parse_bool(std::string_view name, std::string_view value);

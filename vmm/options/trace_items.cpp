@@ -1,5 +1,7 @@
 #include "vmm/options/trace_items.h"
 
+#include "vmm/base/text.h"
+
 namespace vmm {
 
 namespace {
@@ -33,7 +35,11 @@ Result<std::uint32_t> parse_trace_items(std::string_view list) {
         bool known = name.empty() || name == "none" || name == "nochain"; // we always log every block that is entered
         for (Item const& item : items)
             if (name == item.name || name == "all") mask |= item.mask, known = true;
-        if (!known) return error("unknown log item '{}'\n{}", name, trace_help());
+        if (!known) {
+            std::vector<std::string_view> names;
+            for (Item const& item : items) names.push_back(item.name);
+            return error("unknown log item '{}'{}\n{}", name, did_you_mean(name, names), trace_help());
+        }
     }
     return mask;
 }
