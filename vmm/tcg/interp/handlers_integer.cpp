@@ -1,5 +1,5 @@
 // Integer operations and condition codes.
-#include "vmm/tcg/interp/code.h"
+#include "vmm/tcg/interp/by_type.h"
 
 #include <algorithm>
 #include <bit>
@@ -219,25 +219,23 @@ template <class U, Opcode op, bool flags> Code const* multiply(EngineContext& e,
     return c + 1;
 }
 
-void divide_error(EngineContext& e);
-
 template <class U, Opcode op> Code const* divide(EngineContext& e, Code const* c) {
     constexpr bool is_signed = op == Opcode::sdiv2;
     using Wide = std::conditional_t<sizeof(U) == 8, unsigned __int128, std::uint64_t>;
     using SWide = std::conditional_t<sizeof(U) == 8, __int128, std::int64_t>;
     Wide n = Wide(at<U>(c->a)) << bits<U> | at<U>(c->b);
     U d = at<U>(c->c), q, r;
-    if (d == 0) return divide_error(e), nullptr;
+    if (d == 0) return e.memory->divide_error(e), nullptr;
     if constexpr (is_signed) {
         SWide sn = SWide(n << (sizeof(Wide) * 8 - 2 * bits<U>)) >> (sizeof(Wide) * 8 - 2 * bits<U>);
         SWide sd = S<U>(d);
-        if (sd == -1 && sn == std::numeric_limits<SWide>::min()) return divide_error(e), nullptr;
+        if (sd == -1 && sn == std::numeric_limits<SWide>::min()) return e.memory->divide_error(e), nullptr;
         SWide sq = sn / sd;
-        if (sq != SWide(S<U>(sq))) return divide_error(e), nullptr;
+        if (sq != SWide(S<U>(sq))) return e.memory->divide_error(e), nullptr;
         q = U(sq), r = U(sn % sd);
     } else {
         Wide wq = n / d;
-        if (wq >> bits<U>) return divide_error(e), nullptr;
+        if (wq >> bits<U>) return e.memory->divide_error(e), nullptr;
         q = U(wq), r = U(n % d);
     }
     result<U>(c, q);
@@ -356,22 +354,6 @@ Code const* fence(EngineContext&, Code const* c) {
     asm volatile("mfence" ::: "memory");
     return c + 1;
 }
-
-// A raised #DE is the guest's affair: the guest's context knows how. Kept behind a pointer in Runtime? The guest helper
-// table has no divide entry, so the engine context carries the vector only.
-void divide_error(EngineContext& e) { e.memory->divide_error(e); }
-
-// Picks `Template<U>` by type.
-#define BY_TYPE(t, ...)                                                                                                      \
-    [&]() -> Handler {                                                                                                       \
-        switch (t) {                                                                                                         \
-        case Type::i8: { using U = std::uint8_t; return __VA_ARGS__; }                                                       \
-        case Type::i16: { using U = std::uint16_t; return __VA_ARGS__; }                                                     \
-        case Type::i32: { using U = std::uint32_t; return __VA_ARGS__; }                                                     \
-        case Type::i64: { using U = std::uint64_t; return __VA_ARGS__; }                                                     \
-        default: return nullptr;                                                                                             \
-        }                                                                                                                    \
-    }()
 
 #define FLAGGED(handler, op) (inst.sets_flags ? BY_TYPE(inst.type, handler<U, Opcode::op, true>) : BY_TYPE(inst.type, handler<U, Opcode::op, false>))
 

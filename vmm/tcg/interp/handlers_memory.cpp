@@ -1,5 +1,5 @@
 // Guest memory: loads, stores and read-modify-write, through the TLB or the guest's slow paths.
-#include "vmm/tcg/interp/code.h"
+#include "vmm/tcg/interp/by_type.h"
 #include "vmm/tcg/rmw.h"
 
 #include <type_traits>
@@ -130,17 +130,6 @@ template <class U> Code const* cmpxchg(EngineContext& e, Code const* c) {
     if (c->dst) result<U>(c, old);
     return c + 1;
 }
-
-#define BY_TYPE(t, ...)                                                                                                      \
-    [&]() -> Handler {                                                                                                       \
-        switch (t) {                                                                                                         \
-        case Type::i8: { using U = std::uint8_t; return __VA_ARGS__; }                                                       \
-        case Type::i16: { using U = std::uint16_t; return __VA_ARGS__; }                                                     \
-        case Type::i32: { using U = std::uint32_t; return __VA_ARGS__; }                                                     \
-        case Type::i64: { using U = std::uint64_t; return __VA_ARGS__; }                                                     \
-        default: return nullptr;                                                                                             \
-        }                                                                                                                    \
-    }()
 
 } // namespace
 
