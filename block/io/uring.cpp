@@ -4,6 +4,7 @@
 
 #include <liburing.h>
 #include <limits.h>
+#include <sys/uio.h>
 
 #include <cerrno>
 #include <cstring>
@@ -130,6 +131,9 @@ private:
     // better things to do meanwhile. Shorter requests (a table of the usual size is one) are copied by the submitting
     // call.
     static constexpr std::uint64_t worker_bytes = 131072;
+    // Whole pages replace what the page cache holds and wait for no disk. Several file systems (ext4) make io_uring
+    // hand even such writes to a kernel thread, one at a time: a hop that costs many times the copy.
+    static constexpr std::uint64_t page_bytes = 4096;
     UringEngine& engine_;
     int fd_;
     bool page_cache_;
@@ -138,6 +142,7 @@ private:
 Task<Result<void>> UringFileIo::transfer(bool writing, std::uint64_t offset, std::span<iovec const> parts) {
     std::uint64_t const length = ConstIoSpans(parts).size_bytes();
     bool const on_worker = page_cache_ && length >= worker_bytes;
+    bool copied_here = page_cache_ && writing && !on_worker && offset % page_bytes == 0 && length % page_bytes == 0;
     IoVector rest; // what is left after a short transfer, or one IOV_MAX-sized piece
     std::uint64_t done = 0;
     while (done < length) {
@@ -154,7 +159,14 @@ Task<Result<void>> UringFileIo::transfer(bool writing, std::uint64_t offset, std
                 io_uring_prep_readv(sqe, fd_, now.data(), count, at);
             if (on_worker) sqe->flags |= IOSQE_ASYNC;
         };
-        int rc = co_await engine_.request(fill);
+        int rc = 0;
+        if (copied_here) {
+            ssize_t const n = ::pwritev(fd_, now.data(), int(count), off_t(offset + done));
+            rc = n < 0 ? -errno : int(n);
+            copied_here = rc != -EAGAIN;
+        } else {
+            rc = co_await engine_.request(fill);
+        }
         if (rc == -EAGAIN || rc == -EINTR) continue;
         if (rc < 0) co_return result_of(rc);
         if (rc == 0 && writing) co_return result_of(-ENOSPC);
