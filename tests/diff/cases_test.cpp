@@ -163,10 +163,13 @@ TEST_F(X86Cases, an_unmasked_x87_exception_comes_before_the_alignment_of_the_sto
     EXPECT_EQ(same_everywhere(q).vector, breakpoint);
 }
 
-TEST_F(X86Cases, gathers_and_masked_moves_do_not_check_alignment) {
-    // VPGATHERDD YMM0, [R14 + YMM1 * 4], YMM2; VMASKMOVPS [R14 + BD], YMM2, YMM7
+TEST_F(X86Cases, gathers_masked_moves_and_halves_do_not_check_alignment) {
+    // VPGATHERDD YMM0, [R14 + YMM1 * 4], YMM2; VMASKMOVPS [R14 + BD], YMM2, YMM7; VCVTPS2PH [R14], XMM0, 0;
+    // VCVTPH2PS XMM0, [R14]
     for (auto const& code : {std::vector<std::uint8_t>{0xc4, 0xc2, 0x6d, 0x90, 0x04, 0x8e},
-                             {0xc4, 0xc2, 0x6d, 0x2e, 0xbe, 0xbd, 0x00, 0x00, 0x00}}) {
+                             {0xc4, 0xc2, 0x6d, 0x2e, 0xbe, 0xbd, 0x00, 0x00, 0x00},
+                             {0xc4, 0xc3, 0x79, 0x1d, 0x06, 0x00},
+                             {0xc4, 0xc2, 0x79, 0x13, 0x06}}) {
         Sequence q = sequence_of(code);
         q.start.gpr[14] = middle_of_data + 1;
         q.start.ymm[2] = {~0ull, ~0ull, ~0ull, ~0ull};
@@ -202,6 +205,59 @@ TEST_F(X86Cases, a_load_that_an_unmasked_invalid_operation_forbids_clears_c1_all
     Outcome const& host = same_everywhere(q);
     EXPECT_EQ(host.vector, 16);
     EXPECT_EQ(host.registers.fsw & 0x200, 0);
+}
+
+TEST_F(X86Cases, a_repeated_store_that_overwrites_itself_ends_there) {
+    // REP STOSD of zeros from 12 bytes before it, which become ADD [RAX], AL; within a page, and across two.
+    for (unsigned offset : {0u, 0x1000u - 13}) {
+        Sequence q = sequence_of({0x90, 0x90, 0x90, 0x90, 0x90, 0x90, 0x90, 0x90, 0x90, 0x90, 0x90, 0x90, 0xf3, 0xab});
+        q.code_offset = offset;
+        q.start.rip = code_base + offset + 12;
+        q.start.gpr[7] = code_base + offset;
+        q.start.gpr[1] = 100;
+        Outcome const& host = same_everywhere(q);
+        EXPECT_EQ(host.vector, 14);
+        EXPECT_EQ(host.registers.gpr[1], 96u);
+    }
+}
+
+TEST_F(X86Cases, accesses_across_the_border_to_addresses_that_are_not_canonical_fault_like_the_host_s) {
+    // MASKMOVDQU XMM0, XMM1; MASKMOVQ MM0, MM1; MOV RAX, [RDI]; MOVUPS [RDI], XMM0
+    for (auto const& code : {std::vector<std::uint8_t>{0x66, 0x0f, 0xf7, 0xc1},
+                             {0x0f, 0xf7, 0xc1},
+                             {0x48, 0x8b, 0x07},
+                             {0x0f, 0x11, 0x07}})
+        for (std::uint64_t border : {0x0000800000000000u, 0xffff800000000000u})
+            for (std::uint64_t bytes_before = 1; bytes_before <= 16; ++bytes_before) {
+                Sequence q = sequence_of(code);
+                q.start.gpr[7] = border - bytes_before;
+                same_everywhere(q);
+            }
+}
+
+TEST_F(X86Cases, ten_bytes_are_stored_as_eight_and_two) {
+    // FSTP tbyte [RBX], FBSTP [RBX], around the border to a page that cannot be written.
+    for (std::uint8_t opcode : {0xdb, 0xdf})
+        for (unsigned bytes_before : {1, 2, 7, 8, 9}) {
+            Sequence q = sequence_of({opcode, std::uint8_t(opcode == 0xdb ? 0x3b : 0x33)});
+            q.start.gpr[3] = data_base + data_writable - bytes_before;
+            q.start.tags = 0xff;
+            q.start.st[0] = {1, 2, 3, 4, 5, 6, 7, 0x88, 0x20, 0x40};
+            EXPECT_EQ(same_everywhere(q).vector, 14);
+        }
+}
+
+TEST_F(X86Cases, a_bit_far_from_a_stack_operand_is_a_stack_access_still) {
+    Sequence q = sequence_of({0x0f, 0xab, 0x6d, 0x5f}); // BTS [RBP + 5F], EBP
+    q.start.gpr[5] = 0x97f8cfab5300e050;
+    EXPECT_EQ(same_everywhere(q).vector, 12);
+}
+
+TEST_F(X86Cases, a_segment_of_4_gib_does_not_stop_what_goes_on_past_its_end) {
+    Sequence q = sequence_of({0xf2, 0xaf}, false); // REPNE SCASD
+    q.start.gpr[7] = 0xffffffff;
+    q.start.gpr[1] = 10;
+    EXPECT_EQ(same_everywhere(q).vector, 14);
 }
 
 } // namespace

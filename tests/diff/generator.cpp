@@ -229,6 +229,7 @@ private:
     void flags_from_stack() {
         std::uint32_t flags = std::uint32_t(random_.bits()) & (random_.chance(8) ? 0x244cd5 : 0xcd5);
         if (random_.chance(12)) flags |= 0x100;
+        if (nested_) flags &= ~0x40000u; // not for what the loop's next round begins with
         aligned_only_ |= (flags & 0x40000) != 0;
         Bytes push{0x68};
         for (int i = 0; i < 4; ++i) push.push_back(std::uint8_t(flags >> (8 * i)));

@@ -43,8 +43,10 @@ void RamBlock::written(std::uint64_t offset, std::uint64_t size) {
     if (size == 0) return;
     VMM_ASSERT(offset < size_ && size <= size_ - offset);
     bool code = false;
+    // A full barrier between the bytes written and the look at the notes: whoever sets a note and then reads the bytes
+    // either is seen here or has read the new ones (vmm/tcg/engine/code_tracker.h).
     for (std::uint64_t page = offset >> page_bits; page <= (offset + size - 1) >> page_bits; ++page) {
-        std::uint8_t notes = notes_[page].load(std::memory_order_acquire);
+        std::uint8_t notes = notes_[page].fetch_or(0, std::memory_order_seq_cst);
         if (notes & page_log_clean) notes_[page].fetch_and(std::uint8_t(~page_log_clean), std::memory_order_acq_rel);
         code |= (notes & page_has_code) != 0;
     }

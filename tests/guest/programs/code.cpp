@@ -139,6 +139,25 @@ CASE(string_stores_over_their_own_code) {
     CHECK_EQ(call(at), 0x90);
 }
 
+CASE(a_call_whose_return_address_falls_on_code_leads_to_code_that_patches_itself) {
+    // mov rsi, rsp; lea rsp, [rip+0x36]; call rax; mov rsp, rsi; ret: the push hits the 64 bytes this lies in
+    static uint8_t const caller[] = {0x48, 0x89, 0xe6, 0x48, 0x8d, 0x25, 0x36, 0,
+                                     0,    0,    0xff, 0xd0, 0x48, 0x89, 0xf4, 0xc3};
+    static uint8_t const callee[] = {0x88, 0x0a, 0xb8, 0, 0, 0, 0, 0xc3}; // mov [rdx], cl; mov eax, 0; ret
+    static uint8_t elsewhere[8];
+    uint8_t *from = pages[3], *to = pages[3] + 0x100;
+    memcpy(from, caller, sizeof caller);
+    memcpy(to, callee, sizeof callee);
+    auto run = [&](uint8_t* patch, word value) {
+        word result = word(to);
+        ASM("call *%1" : "+a"(result) : "r"(from), "d"(patch), "c"(value) : "rsi", "memory", "cc");
+        return result;
+    };
+    for (unsigned n = 0; n < 20; ++n) CHECK_EQ(run(elsewhere, n), 0);
+    CHECK_EQ(run(to + 3, 0x55), 0x55);
+    CHECK_EQ(run(elsewhere, 0), 0x55);
+}
+
 CASE(many_functions_in_one_page_are_rewritten) {
     for (unsigned round = 0; round < 8; ++round) {
         for (unsigned n = 0; n < 256; ++n) put_return(pages[2] + n * 16, round * 1000 + n);

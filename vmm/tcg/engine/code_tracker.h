@@ -1,11 +1,14 @@
 // CodeTracker: which guest memory holds translated code, for all vCPUs of a machine, and who must hear of writes to it.
 //
-// Protocol. A page with code carries PageNote::page_has_code, which keeps it out of every vCPU's TLB write entries, so
-// each write to it takes a slow path that ends in code_written(). Within the page, 64-byte granules with code have a
-// bit. A vCPU that translates from a page without the note sets the note, then waits until every other vCPU has been
-// out of guest code once (and so has dropped its write entries), then reads the bytes; others that translate from the
-// page meanwhile wait as well. Writers of a granule with code drop the overlapping blocks of all vCPUs: their own at
-// once, the others' at those vCPUs' next safe point, which they are made to reach.
+// Protocol. A page with code carries PageNote::page_has_code, which keeps it out of every vCPU's TLB write entries,
+// so each write to it takes a slow path that ends in code_written(). Within the page, 64-byte granules with code
+// have a bit. A vCPU that translates from a page without the note sets the note, then waits until every other vCPU
+// has been out of guest code once (and so has dropped its write entries), then reads the bytes; others that
+// translate from the page meanwhile wait as well. "Guest code" here is whatever writes through the TLB, the frames
+// of events included. Who writes without one (DMA, slow paths) writes first and looks at the note behind a full
+// barrier (RamBlock::written), as the translator reads the bytes behind setting it: one of the two sees the other.
+// Writers of a granule with code drop the overlapping blocks of all vCPUs: their own at once, the others' at those
+// vCPUs' next safe point, which they are made to reach.
 #pragma once
 #include "vmm/base/thread_annotations.h"
 #include "vmm/memory/ram.h"

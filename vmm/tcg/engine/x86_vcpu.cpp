@@ -132,6 +132,33 @@ void X86Vcpu::drop_code(RamBlock& block, std::uint64_t page_offset, std::uint64_
     cache_->drop(block, page_offset, mask);
     open_site_ = nullptr;
     ++drops_;
+    // A repeated instruction may have overwritten itself: it stops here and is fetched again.
+    if (executing_) context_->engine.exit_request.store(1, std::memory_order_release);
+}
+
+void X86Vcpu::enter_guest() {
+    guest_entries_.fetch_add(1, std::memory_order_seq_cst);
+    in_guest_.store(true, std::memory_order_seq_cst);
+}
+
+// Frames go through the TLB as a guest's stores do, and a page may be getting its first code just now: who notes it
+// waits for this thread, or this thread sees the request here and drops its entries first.
+void X86Vcpu::begin_delivery() {
+    open_site_ = nullptr;
+    enter_guest();
+    if (context_->engine.exit_request.load(std::memory_order_seq_cst)) mmu_->service_requests();
+}
+
+void X86Vcpu::deliver_events() {
+    begin_delivery();
+    x86::handle_events(*context_, config_.bsp);
+    leave_guest();
+}
+
+void X86Vcpu::deliver_fault() {
+    begin_delivery();
+    x86::deliver(*context_);
+    leave_guest();
 }
 
 bool X86Vcpu::may_continue(EngineContext& e) {
@@ -156,8 +183,7 @@ Translation* X86Vcpu::find(EngineContext& e, std::uint64_t address) {
 }
 
 bool X86Vcpu::before_code_write(EngineContext& e, RamBlock& block, std::uint64_t offset, std::uint64_t size) {
-    if (running_single_ || !in_guest_.load(std::memory_order_relaxed))
-        return true; // not in_guest_: a frame pushed between blocks
+    if (running_single_ || !executing_) return true; // not executing_: a frame pushed between blocks
     // The back end may have gone on to other pages than the one it was entered in: then any code may be running.
     bool moved = e.pc_base != entered_pc_base_;
     if (!moved && (&block != running_ram_ || (offset & ~(page_size - 1)) != running_page_)) return true;
@@ -187,10 +213,7 @@ std::optional<ExitReason> X86Vcpu::turn() {
     CodeTracker::set_thread_user(this);
     if (c.engine.exit_request.load(std::memory_order_acquire)) serve_requests();
     if (exit_asked_.exchange(false, std::memory_order_acq_rel)) return ExitReason::requested;
-    if (x86::event_waits(c.state, config_.bus.interrupt_pending())) {
-        x86::handle_events(c, config_.bsp);
-        open_site_ = nullptr;
-    }
+    if (x86::event_waits(c.state, config_.bus.interrupt_pending())) deliver_events();
     switch (c.state.activity) {
     case vmm::x86::Activity::halted: return ExitReason::halted;
     case vmm::x86::Activity::wait_for_sipi: return ExitReason::wait_for_sipi;
@@ -216,7 +239,7 @@ void X86Vcpu::run_some() {
     cache_->bury();
     bool stepping = c.mode().is(Mode::single);
     x86::StepStart step;
-    if (stepping && !x86::begin_single_step(c, step)) return x86::deliver(c);
+    if (stepping && !x86::begin_single_step(c, step)) return deliver_fault();
     running_single_ = stepping || force_single_;
     force_single_ = false;
     std::uint64_t linear = x86::linear_pc(c.state);
@@ -233,10 +256,7 @@ void X86Vcpu::run_some() {
         return;
     }
     if (stepping && !c.engine.fault_pending) x86::after_single_step(c, step);
-    if (c.engine.fault_pending) {
-        open_site_ = nullptr;
-        return x86::deliver(c);
-    }
+    if (c.engine.fault_pending) return deliver_fault();
     // A block dropped while it ran may have been the one the site lies in.
     open_site_ = running_single_ || every_block() || drops_ != drops ? nullptr : end.site;
     open_site_page_ = linear_page(c);
@@ -251,10 +271,11 @@ RunResult X86Vcpu::execute(CachedBlock& block, std::uint64_t linear) {
     entered_pc_base_ = e.pc_base;
     running_ram_ = block.ram;
     running_page_ = block.page_offset;
-    guest_entries_.fetch_add(1, std::memory_order_seq_cst);
-    in_guest_.store(true, std::memory_order_seq_cst);
+    enter_guest();
+    executing_ = true;
     RunResult end = backend_->run(*block.translation);
-    in_guest_.store(false, std::memory_order_seq_cst);
+    executing_ = false;
+    leave_guest();
     return end;
 }
 

@@ -83,6 +83,13 @@ private:
 
     void serve_requests();
     void take_signals();
+    // Between them the thread may write guest memory by its TLB's entries (in_guest()).
+    void enter_guest();
+    void leave_guest() { in_guest_.store(false, std::memory_order_seq_cst); }
+    // Interrupts, exceptions and the like: reads tables, pushes frames.
+    void deliver_events();
+    void deliver_fault();
+    void begin_delivery();
     // Executes from state.rip until something needs the loop.
     void run_some();
     bool every_block() const;
@@ -107,6 +114,7 @@ private:
     RamBlock* running_ram_ = nullptr;
     std::uint64_t running_page_ = 0;
     std::uint64_t entered_pc_base_ = 0;
+    bool executing_ = false; // a block
     bool running_single_ = false;
     bool force_single_ = false;     // execute the next instruction alone
     std::uint64_t drops_ = 0;       // how often blocks were dropped

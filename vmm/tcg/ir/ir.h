@@ -96,6 +96,7 @@ struct Block {
     std::uint16_t guest_bytes = 0; // bytes of guest code covered, from `start`
     std::int32_t start = 0;        // in-page offset of the first byte
     bool crosses_page = false;     // the last (only) instruction continues in the next page
+    bool alone = false;            // ends in the engine's loop, wherever it goes
     std::uint64_t address = 0;     // linear address of the first byte when it was translated; for listings only
 };
 

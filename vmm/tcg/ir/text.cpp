@@ -184,7 +184,8 @@ bool parse_inst(Line line, std::string_view word, std::size_t number_here, Names
 struct Settings {
     std::optional<ValueId> v;
     bool call = false, bad = false;
-    std::int32_t target = 0, return_to = 0, taken = 0, not_taken = 0, start = 0, insns = 0, bytes = 0, crosses = 0;
+    std::int32_t target = 0, return_to = 0, taken = 0, not_taken = 0, start = 0, insns = 0, bytes = 0, crosses = 0,
+                 alone = 0;
     unsigned cc = 0, type = 3, kind = 0;
 
     explicit Settings(Line line) {
@@ -210,7 +211,8 @@ private:
                                                                                {"start", &start},
                                                                                {"insns", &insns},
                                                                                {"bytes", &bytes},
-                                                                               {"crosses", &crosses}})
+                                                                               {"crosses", &crosses},
+                                                                               {"alone", &alone}})
             if (name == key && n) return void(*field = std::int32_t(*n));
         bad = true;
     }
@@ -250,6 +252,7 @@ bool parse_line(std::string_view text, Names const* names, Block& block) {
         block.guest_insns = std::uint16_t(s.insns);
         block.guest_bytes = std::uint16_t(s.bytes);
         block.crosses_page = s.crosses;
+        block.alone = s.alone;
         return !s.bad;
     }
     Inst inst;
@@ -261,8 +264,9 @@ bool parse_line(std::string_view text, Names const* names, Block& block) {
 } // namespace
 
 std::string to_text(Block const& block, Names const* names) {
-    std::string text = fmt::format("block start={} insns={} bytes={}{}\n", block.start, block.guest_insns,
-                                   block.guest_bytes, block.crosses_page ? " crosses=1" : "");
+    std::string text =
+        fmt::format("block start={} insns={} bytes={}{}{}\n", block.start, block.guest_insns, block.guest_bytes,
+                    block.crosses_page ? " crosses=1" : "", block.alone ? " alone=1" : "");
     for (std::size_t i = 0; i < block.insts.size(); ++i) text += inst_text(block.insts[i], i, names);
     return text + terminal_text(block.terminal);
 }

@@ -19,7 +19,8 @@ bool segment_allows(X86Context const& c, Seg s, std::uint64_t offset, std::uint6
     }
     std::uint64_t const last = offset + bytes - 1;
     bool const expand_down = (segment.attributes & (attr::code | attr::expand_down)) == attr::expand_down;
-    if (!expand_down || !mode.is(Mode::protected_mode)) return last <= segment.limit;
+    // A limit of 4 GiB stops nothing: what goes on past the end may fault or not (SDM vol. 3 5.3); hosts let it wrap.
+    if (!expand_down || !mode.is(Mode::protected_mode)) return last <= segment.limit || segment.limit == 0xffffffff;
     return offset > segment.limit && last <= (segment.attributes & attr::db ? 0xffffffffu : 0xffffu);
 }
 

@@ -100,6 +100,17 @@ std::uint64_t vector_mask_move(X86Context& c, std::uint64_t a, std::uint64_t add
     return 0;
 }
 
+std::uint64_t load_unchecked(X86Context& c, std::uint64_t address, std::uint64_t, std::uint64_t) {
+    std::uint64_t value = 0;
+    c.mmu->read(address, sizeof value, &value, c.mmu->view());
+    return value;
+}
+
+std::uint64_t store_unchecked(X86Context& c, std::uint64_t address, std::uint64_t value, std::uint64_t) {
+    c.mmu->write(address, sizeof value, &value, c.mmu->view());
+    return 0;
+}
+
 // VGATHERxxx, VPGATHERxx: elements whose mask has its top bit set; each done is taken out of the mask, so that a fault
 // in between can be restarted.
 std::uint64_t vector_gather(X86Context& c, std::uint64_t a, std::uint64_t base, std::uint64_t) {

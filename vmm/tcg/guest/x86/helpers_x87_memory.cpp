@@ -166,6 +166,10 @@ void load_extended(X86Context& c, X87Unit& u, std::uint64_t address) {
     std::memcpy(&r.sign_exponent, image + 8, 2);
     u.push_raw(r);
 }
+// As hardware does, which shows where a page ends between the two.
+bool store_ten_bytes(X86Context& c, std::uint64_t address, std::uint8_t const* image) {
+    return guest_store(c, address, image, 8) && guest_store(c, address + 8, image + 8, register_bytes - 8);
+}
 void store_extended(X86Context& c, X87Unit& u, std::uint64_t address) {
     X87::Register r = X87Unit::indefinite;
     if (!u.empty(0))
@@ -175,7 +179,7 @@ void store_extended(X86Context& c, X87Unit& u, std::uint64_t address) {
     std::uint8_t image[register_bytes];
     std::memcpy(image, &r.mantissa, 8);
     std::memcpy(image + 8, &r.sign_exponent, 2);
-    if (!check_alignment(c, address, 8) || !guest_store(c, address, image, sizeof image)) return u.abandon();
+    if (!check_alignment(c, address, 8) || !store_ten_bytes(c, address, image)) return u.abandon();
     u.pop(1);
 }
 void load_bcd(X86Context& c, X87Unit& u, std::uint64_t address) {
@@ -184,8 +188,10 @@ void load_bcd(X86Context& c, X87Unit& u, std::uint64_t address) {
 }
 void store_converted(X86Context& c, X87Unit& u, std::uint64_t address, X87Op op, unsigned bytes, bool pops) {
     if (!u.convert(op)) return;
-    if (!check_alignment(c, address, std::min(bytes, 8u)) || !guest_store(c, address, u.memory(), bytes))
-        return u.abandon();
+    if (!check_alignment(c, address, std::min(bytes, 8u))) return u.abandon();
+    bool const stored =
+        bytes == register_bytes ? store_ten_bytes(c, address, u.memory()) : guest_store(c, address, u.memory(), bytes);
+    if (!stored) return u.abandon();
     if (pops) u.pop(1);
 }
 

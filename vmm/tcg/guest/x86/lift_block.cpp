@@ -64,6 +64,7 @@ LiftStatus lift_block(Mode mode, vmm::x86::CpuModel const& model, CodeWindow cod
     VMM_ASSERT(code.offset < page_size);
     out = {};
     out.start = std::int32_t(code.offset);
+    out.alone = mode.is(Mode::single);
     Lifter l(mode, model, out);
     unsigned const max_insns = mode.is(Mode::single) ? 1 : std::max(1u, limits.max_insns);
     unsigned offset = code.offset;

@@ -167,6 +167,21 @@ bool lift_to_gpr(VectorLifter& v, VecOp op) {
     return true;
 }
 
+// The 8 bytes of VCVTPH2PS and VCVTPS2PH in memory may lie anywhere (SDM vol. 2, exceptions type 11).
+bool unchecked_operand(Lifter const& l, unsigned i) {
+    return l.mode.is(Mode::alignment_check) && l.is_memory(i) && l.operand(i).size == 64;
+}
+
+bool lift_from_half(VectorLifter& v, VecOp op) {
+    if (!unchecked_operand(v.l, 1)) return lift_regular(v, op);
+    ValueId a = v.widen(v.l.call(HelperId::load_unchecked, v.l.address(1, 8, false)));
+    ValueId saved = v.begin_checked(true);
+    ValueId r = v.vec(op, a, none, 0, v.register_type(0));
+    v.end_checked(saved, op, r);
+    v.result(0, r);
+    return true;
+}
+
 // VCVTPS2PH: to a register (upper part zeroed) or 8 or 16 bytes of memory.
 bool lift_store_form(VectorLifter& v, VecOp op) {
     std::int64_t imm = trailing_immediate(v, op, false);
@@ -178,8 +193,10 @@ bool lift_store_form(VectorLifter& v, VecOp op) {
         v.result(0, r);
     else if (v.l.operand(0).size == 128)
         v.l.store(0, Type::v128, r);
+    else if (ValueId low = v.to_gpr(VecOp::movq_to_gpr, Type::i64, r); unchecked_operand(v.l, 0))
+        v.l.call(HelperId::store_unchecked, v.l.address(0, 8, true), low);
     else
-        v.l.store(0, Type::i64, v.to_gpr(VecOp::movq_to_gpr, Type::i64, r));
+        v.l.store(0, Type::i64, low);
     return true;
 }
 
@@ -269,6 +286,7 @@ bool lift_vector(Lifter& l) {
     if (l.is_immediate(l.operand_count() - 1)) op = immediate_shift(op);
     if (mmx) return lift_mmx(v, op);
     if (v.widest() == Type::v256) op = wide_variant(op);
+    if (l.d.insn.mnemonic == ZYDIS_MNEMONIC_VCVTPH2PS) return lift_from_half(v, op);
     return lift_by_form(v, op);
 }
 

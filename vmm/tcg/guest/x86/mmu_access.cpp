@@ -49,6 +49,11 @@ bool Mmu::probe_write(std::uint64_t va, unsigned size, View view) {
 // parts[1].size is 0 when the access stays inside one page.
 bool Mmu::translate_parts(std::uint64_t va, unsigned size, Access access, View view, Part (&parts)[2]) {
     unsigned in_first = std::min<unsigned>(size, unsigned(page_size - (va & (page_size - 1))));
+    // An address that is none comes before any page's fault.
+    if (size > in_first && canonical(va) && !canonical(wrap(va + in_first, view))) {
+        c_.raise_not_canonical(va + in_first);
+        return false;
+    }
     std::optional<Translation> first = translate(va, access, view);
     if (!first) return false;
     parts[0] = {first->phys, in_first};

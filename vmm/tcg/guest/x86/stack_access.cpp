@@ -27,6 +27,11 @@ bool near_operand(State const& s, ZydisDecodedOperandMem const& m, std::uint64_t
     return va - at + reach <= 2 * reach;
 }
 
+// These reach far from their one memory operand, by a bit number in a register.
+bool tests_bits(ZydisMnemonic m) {
+    return m == ZYDIS_MNEMONIC_BT || m == ZYDIS_MNEMONIC_BTS || m == ZYDIS_MNEMONIC_BTR || m == ZYDIS_MNEMONIC_BTC;
+}
+
 } // namespace
 
 bool is_stack_access(X86Context& c, std::uint64_t va) {
@@ -43,7 +48,8 @@ bool is_stack_access(X86Context& c, std::uint64_t va) {
     if (insn.mnemonic == ZYDIS_MNEMONIC_ENTER || insn.mnemonic == ZYDIS_MNEMONIC_LEAVE) return true;
     for (unsigned i = 0; i < insn.operand_count; ++i) {
         ZydisDecodedOperand const& o = operands[i];
-        if (o.type == ZYDIS_OPERAND_TYPE_MEMORY && o.mem.segment == ZYDIS_REGISTER_SS && near_operand(s, o.mem, va))
+        if (o.type == ZYDIS_OPERAND_TYPE_MEMORY && o.mem.segment == ZYDIS_REGISTER_SS &&
+            (tests_bits(insn.mnemonic) || near_operand(s, o.mem, va)))
             return true;
     }
     return false;
