@@ -1,5 +1,7 @@
 #include "block/core/common_options.h"
 
+#include <cerrno>
+
 namespace vmm::block {
 
 namespace {
@@ -45,6 +47,7 @@ Result<LockMode> parse_lock_mode(std::string_view text) {
 } // namespace
 
 Result<void> take_common_options(OpenOptions& options) {
+    bool const wants_write = !options.read_only;
     for (std::string const level : {"", "file."}) {
         TRY(take_flag(options, level + "read-only", options.read_only));
         TRY(take_flag(options, level + "auto-read-only", options.auto_read_only));
@@ -56,6 +59,7 @@ Result<void> take_common_options(OpenOptions& options) {
         if (auto text = take(options, level + "detect-zeroes")) options.detect_zeroes = TRY(parse_detect_zeroes(*text));
         options.tree.erase(level + "node-name"); // names are for a graph of nodes that changes; ours does not
     }
+    if (wants_write && options.read_only && !options.auto_read_only) return Error("Block node is read-only", EACCES);
     if (options.detect_zeroes == DetectZeroes::unmap && options.discard == DiscardMode::ignore)
         return error("setting detect-zeroes to unmap is not allowed without setting discard operation to unmap");
     return {};

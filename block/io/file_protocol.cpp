@@ -15,6 +15,7 @@
 #include <sys/stat.h>
 
 #include <algorithm>
+#include <array>
 #include <cerrno>
 #include <cstring>
 #include <optional>
@@ -180,6 +181,15 @@ Task<Result<BlockStatus>> HostFile::status(std::uint64_t offset, std::uint64_t l
     co_return status;
 }
 
+// A new file has its first block, as QEMU's files do: programs that try out O_DIRECT on it find something to read.
+Result<void> allocate_first_block(int fd, std::uint64_t size, std::string const& path) {
+    std::array<std::uint8_t, 4096> const zeroes{};
+    std::size_t const length = std::size_t(std::min<std::uint64_t>(size, zeroes.size()));
+    if (length > 0 && ::pwrite(fd, zeroes.data(), length, 0) < 0)
+        return error_from_errno(errno, "Could not resize file '{}'", path);
+    return {};
+}
+
 Task<Result<void>> HostFile::resize(ResizeRequest request) {
     if (s_.read_only) co_return Error("Operation not permitted", EPERM);
     if (s_.is_device) {
@@ -193,6 +203,9 @@ Task<Result<void>> HostFile::resize(ResizeRequest request) {
     if (ftruncate(s_.fd.get(), off_t(request.new_size_bytes)) < 0)
         co_return error_from_errno(errno, "Failed to resize the file '{}'", s_.filename);
     s_.size = request.new_size_bytes;
+    if (old == 0 && request.preallocation == Preallocation::off) {
+        CO_TRY(allocate_first_block(s_.fd.get(), s_.size, s_.filename));
+    }
     if (request.new_size_bytes <= old) co_return Result<void>{};
     if (request.preallocation == Preallocation::falloc) {
         Result<void> result = co_await s_.io->allocate(0, old, request.new_size_bytes - old);
@@ -313,6 +326,7 @@ Task<Result<void>> create(BlockContext&, std::string filename, std::uint64_t siz
     }
     if (ftruncate(fd.get(), 0) < 0 || ftruncate(fd.get(), off_t(size)) < 0)
         co_return error_from_errno(errno, "Could not resize file '{}'", path);
+    CO_TRY(allocate_first_block(fd.get(), size, path));
     co_return Result<void>{};
 }
 

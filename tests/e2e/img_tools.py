@@ -206,13 +206,35 @@ SCENARIOS = {
         "qemu-img convert -f raw -O qcow2 -o data_file=c.data a.raw c.qcow2", "qemu-img compare a.raw c.qcow2",
         "qemu-img create -f qcow2 -o data_file=r.data,data_file_raw=on -b a.raw -F raw x.qcow2 4M"] + [
         "qemu-img create -f qcow2 -o preallocation=%s p.qcow2 2M && qemu-img check p.qcow2 && qemu-img map --output=json p.qcow2 | sed 's/, .offset.*//'" % m
-        for m in ("off", "falloc", "full")] + [
+        for m in ("off", "metadata", "falloc", "full")] + [
         "qemu-img resize --preallocation=%s p.qcow2 +1M && qemu-img check -q p.qcow2" % m
         for m in ("off", "metadata", "falloc", "full")] + [
-        "qemu-img create -f raw -o preallocation=%s p.raw 1M && stat -c %%b p.raw" % m for m in ("falloc", "full")] + [
+        "qemu-img create -f raw -o preallocation=%s p.raw 1M && stat -c %%b p.raw" % m for m in ("off", "falloc", "full")] + [
         "qemu-img create -f raw -o preallocation=metadata p.raw 1M", "qemu-img measure -O qcow2 -o preallocation=full --size 1G",
         "qemu-img measure -O qcow2 -o cluster_size=512 --size 1G", "qemu-img measure -O qcow2 -o refcount_bits=64 --size 1T",
         "qemu-img measure -O qcow2 -o extended_l2=on --size 1T", "qemu-img measure -O qcow2 -o cluster_size=2M --size 3G"]),
+    "unwritten_data": (True, RAW + [
+        "qemu-img create -q -f qcow2 -o preallocation=metadata p.qcow2 2M", "qemu-img map --output=json p.qcow2",
+        "qemu-img map p.qcow2", "qemu-io -c 'write 64k 64k' p.qcow2", "qemu-img map --output=json p.qcow2",
+        "qemu-img map p.qcow2", "qemu-img convert -O raw p.qcow2 p2.raw", "qemu-img convert -O qcow2 p.qcow2 p2.qcow2",
+        "qemu-img map --output=json p2.qcow2", "qemu-img compare p.qcow2 p2.raw", "qemu-img compare -s p.qcow2 p2.qcow2",
+        "qemu-img measure -O qcow2 p.qcow2", "qemu-img create -q -f qcow2 -b p.qcow2 -F qcow2 q.qcow2",
+        "qemu-img map --output=json q.qcow2", "qemu-io -c 'write 0 2M' p.qcow2", "qemu-img map --output=json p.qcow2",
+        "true > e.raw", "qemu-img resize -q -f raw e.raw 1M", "stat -c %b e.raw", "qemu-img map --output=json e.raw",
+        "qemu-img create -q -f raw odd.raw 1000", "stat -c %b odd.raw", "qemu-img convert -f raw -O raw a.raw b.raw",
+        "stat -c %b b.raw", "qemu-img convert -c -f raw -O qcow2 -o data_file=c.data a.raw c.qcow2"]),
+    "read_only_nodes": (False, ["qemu-img create -q a.raw 4M"] + [line.replace("NODE", "driver=raw,file.filename=a.raw,read-only") for line in (
+        "qemu-io --image-opts -c 'read 0 512' NODE=on", "qemu-io -r --image-opts -c 'read 0 512' -c 'write 0 512' NODE=on",
+        "qemu-io -r --image-opts -c 'write 0 512' NODE=off", "qemu-io -c 'open -o driver=raw,read-only=on a.raw' -c 'read 0 512'",
+        "qemu-img info --image-opts NODE=on", "qemu-img resize --image-opts NODE=on 8M", "qemu-img map --image-opts NODE=on",
+        "qemu-img convert --image-opts -O raw NODE=on b.raw")]),
+    "image_end": (True, QCOW2 + ["qemu-img check a.qcow2", "qemu-img check --output=json a.qcow2",
+        "qemu-io -c 'discard 1M 1M' a.qcow2", "qemu-img check a.qcow2", "qemu-img create -q -f qcow2 e.qcow2 16M",
+        "qemu-img check e.qcow2", "qemu-io -c 'write 0 1M' -c 'write 8M 1M' e.qcow2", "qemu-img check e.qcow2",
+        "qemu-img snapshot -c a e.qcow2", "qemu-img check e.qcow2", "qemu-img snapshot -d a e.qcow2", "qemu-img check e.qcow2",
+        "qemu-img convert -c -f raw -O qcow2 a.raw f.qcow2", "qemu-img check f.qcow2", "qemu-img resize f.qcow2 64M",
+        "qemu-img check f.qcow2", "qemu-img create -q -f qcow2 -b a.qcow2 -F qcow2 g.qcow2", "qemu-io -c 'write 3M 64k' g.qcow2",
+        "qemu-img check g.qcow2", "qemu-img commit g.qcow2", "qemu-img check g.qcow2", "qemu-img check a.qcow2"]),
     "probed_raw": (True, RAW + QCOW2[2:] + [
         "qemu-io -c 'write -P 1 0 512' a.raw", "head -c 512 a.qcow2 > h.bin", "qemu-io -c 'write -s h.bin 0 512' a.raw",
         "qemu-io -f raw -c 'write -s h.bin 0 512' a.raw", "qemu-img info a.raw", "qemu-img resize b.raw 1M",

@@ -161,6 +161,22 @@ Task<Result<void>> Qcow2Image::write_compressed(std::uint64_t offset, ConstIoSpa
     co_return result;
 }
 
+Task<Result<bool>> Qcow2Image::data_may_be_holes() {
+    if (data_may_be_holes_) co_return *data_may_be_holes_;
+    data_may_be_holes_ = false;
+    Result<std::uint64_t> allocated = allocated_size_bytes();
+    std::uint64_t const file_bytes = store_->file().size_bytes(), cluster = store_->geometry().cluster();
+    if (data_file_ || !allocated.ok() || *allocated >= file_bytes) co_return false;
+    // A tenth of the clusters in use is what padding and tables that were only begun may leave unwritten.
+    std::uint64_t used = 0, limit = div_ceil(*allocated, cluster) * 10 / 9 + 1;
+    for (std::uint64_t i = 0; i < div_ceil(file_bytes, cluster) && used <= limit; ++i) {
+        CO_TRY_ASSIGN(std::uint64_t count, co_await store_->refcounts().get(i));
+        used += count != 0;
+    }
+    data_may_be_holes_ = used > limit;
+    co_return *data_may_be_holes_;
+}
+
 Task<Result<BlockStatus>> Qcow2Image::status(std::uint64_t offset, std::uint64_t length) {
     CO_TRY(check_range(offset, length, size_));
     CO_TRY_ASSIGN(Run run, co_await clusters_->map(offset, length));
@@ -173,6 +189,15 @@ Task<Result<BlockStatus>> Qcow2Image::status(std::uint64_t offset, std::uint64_t
     if (run.has_host && run.kind != Kind::compressed && store_->header().crypt_method == CryptMethod::none) {
         status.host_offset = run.host;
         status.host_file = data_file_ ? data_filename_ : filename();
+    }
+    if (run.kind == Kind::data && status.host_offset) {
+        CO_TRY_ASSIGN(bool ask_file, co_await data_may_be_holes());
+        AllocationMap* map = store_->file().capabilities().allocation;
+        if (ask_file && map) {
+            CO_TRY_ASSIGN(BlockStatus below, co_await map->status(run.host, status.length));
+            status.length = below.length;
+            status.zero = below.zero;
+        }
     }
     // Neighbours of the same kind whose place does not matter are one stretch.
     while (status.length < length && !status.host_offset && !status.compressed) {

@@ -11,6 +11,7 @@
 #include "block/formats/qcow2/store.h"
 
 #include <memory>
+#include <optional>
 
 namespace vmm::block::qcow2 {
 
@@ -87,6 +88,9 @@ private:
     Task<Result<void>> shrink(std::uint64_t old_size, std::uint64_t new_size);
     Task<Result<void>> preallocate(std::uint64_t old_size, ResizeRequest const& request);
     Task<Result<void>> drop_vm_state(std::uint64_t disk_size);
+    // Whether much of what the tables call data was never written to the image file (preallocation=metadata): then the
+    // file is asked where its holes are. Found out once; counting costs a look at every refcount.
+    Task<Result<bool>> data_may_be_holes();
     // The image file ends where the last cluster in use ends.
     Task<Result<void>> cut_file();
     void set_size(std::uint64_t bytes);
@@ -101,7 +105,8 @@ private:
     std::uint64_t size_ = 0;
     bool no_io_ = false;
     bool view_only_ = false; // shows a snapshot
-    bool grown_ = false;     // the file may have been written behind its end
+    std::optional<bool> data_may_be_holes_;
+    bool grown_ = false; // the file may have been written behind its end
 };
 
 } // namespace vmm::block::qcow2

@@ -168,7 +168,7 @@ Task<Result<void>> fill_target(Tool& tool, ConvertRequest& request, Images const
             size = target->size_bytes(); // -o size=... cuts the image short
     }
     if (result.ok() && request.copy.compress && !target->capabilities().compressed)
-        result = error("Compression not supported for this file format");
+        result = error("error while writing at byte 0: Operation not supported"); // the format can, this image cannot
     if (result.ok() && request.bitmaps && !target->capabilities().bitmaps)
         result = error("Format driver '{}' does not support bitmaps", target->format_name());
     if (result.ok()) {
