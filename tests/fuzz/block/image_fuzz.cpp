@@ -1,59 +1,36 @@
-// Any bytes as an image: opening, reading, writing, zeroing, mapping and checking end with a result, whatever it is.
+// Any bytes as an image (sparse_file.h says how they are laid out): opening, reading, writing, zeroing, mapping and
+// checking end with a result, whatever it is.
 #include "block/core/capabilities.h"
+#include "block/core/secret_store.h"
 #include "block/core/worker_pool.h"
 #include "block/formats/default_formats.h"
+#include "tests/fuzz/block/amends.h"
 #include "vmm/base/event_loop.h"
 #include "vmm/base/log.h"
 
 #include <algorithm>
-#include <cstring>
 
 using namespace vmm;
 using namespace vmm::block;
 
 namespace {
 
-constexpr std::uint64_t max_file_bytes = 64 << 20;
-
-// A file in memory: it grows, up to a limit, as a host file does.
-class MemoryFile final : public BlockDevice, public Resizable {
-public:
-    MemoryFile(std::uint8_t const* data, std::size_t size, bool read_only)
-        : bytes_(data, data + size), read_only_(read_only) {}
-    std::uint64_t size_bytes() const override { return bytes_.size(); }
-    bool read_only() const override { return read_only_; }
-    Limits limits() const override { return {}; }
-    Capabilities capabilities() override { return Capabilities{.resizable = this}; }
-    Task<Result<void>> read(std::uint64_t offset, IoSpans to) override {
-        std::uint64_t length = to.size_bytes();
-        std::uint64_t inside = offset >= bytes_.size() ? 0 : std::min<std::uint64_t>(length, bytes_.size() - offset);
-        copy_to_spans(to, 0, ConstBytes(bytes_).subspan(std::min<std::uint64_t>(offset, bytes_.size()), inside));
-        zero_spans(to, inside, length - inside);
-        co_return Result<void>{};
+// Sibling files (extents, backing files) hold the same bytes as the image itself.
+struct Input {
+    std::uint8_t const* data = nullptr;
+    std::size_t size = 0;
+    fuzz::SparseBytes decode() const {
+        fuzz::SparseBytes file = fuzz::SparseBytes::decode(ConstBytes(data, size));
+        fuzz::amend(FUZZED_FORMAT, file);
+        return file;
     }
-    Task<Result<void>> write(std::uint64_t offset, ConstIoSpans from, Durability) override {
-        VMM_ASSERT(!read_only_);
-        std::uint64_t length = from.size_bytes();
-        if (offset > max_file_bytes || length > max_file_bytes - offset) co_return Error("full", ENOSPC);
-        if (bytes_.size() < offset + length) bytes_.resize(offset + length);
-        copy_from_spans(from, 0, Bytes(bytes_).subspan(offset, length));
-        co_return Result<void>{};
-    }
-    Task<Result<void>> flush() override { co_return Result<void>{}; }
-    Task<Result<void>> resize(ResizeRequest request) override {
-        if (request.new_size_bytes > max_file_bytes) co_return Error("full", ENOSPC);
-        bytes_.resize(request.new_size_bytes);
-        co_return Result<void>{};
-    }
-
-private:
-    std::vector<std::uint8_t> bytes_;
-    bool read_only_;
 };
+Input current;
 
-// Sibling files do not exist.
-Task<Result<std::unique_ptr<BlockDevice>>> open_nothing(BlockContext&, OpenOptions) {
-    co_return Error("No such file or directory", ENOENT);
+Task<Result<std::unique_ptr<BlockDevice>>> open_sibling(BlockContext&, OpenOptions options) {
+    if (options.filename.size() > 4096) co_return Error("File name too long", ENAMETOOLONG);
+    std::unique_ptr<BlockDevice> file = std::make_unique<fuzz::SparseFile>(current.decode(), options.read_only);
+    co_return std::move(file);
 }
 
 struct Host {
@@ -61,16 +38,18 @@ struct Host {
     WorkerPool pool{*loop, 1};
     Log log{"fuzz"};
     FormatTable formats;
-    BlockContext context{*loop, pool, log, formats};
+    SecretStore secrets;
+    BlockContext context{*loop, pool, log, formats, &secrets};
     Format format;
     Host() {
         FormatTable all = default_formats();
         format = *all.find(FUZZED_FORMAT);
         formats.add(format);
-        Protocol nothing;
-        nothing.name = "file";
-        nothing.open = open_nothing;
-        formats.add(nothing);
+        Protocol siblings;
+        siblings.name = "file";
+        siblings.open = open_sibling;
+        formats.add(siblings);
+        secrets.add("s", {'a', 'b', 'c'});
     }
 };
 
@@ -150,14 +129,17 @@ Task<Result<void>> use(Image& image) {
 } // namespace
 
 extern "C" int LLVMFuzzerTestOneInput(std::uint8_t const* data, std::size_t size) {
-    static Host host;
-    if (size < 1) return 0;
+    static Host& host = *new Host; // never destroyed: the library behind the ciphers is gone when statics go
+    current = Input{data, size};
     for (bool read_only : {true, false}) {
         OpenOptions options;
         options.filename = "image";
         options.format = FUZZED_FORMAT;
         options.read_only = read_only;
-        FormatOpenArgs args{host.context, std::make_unique<MemoryFile>(data, size, read_only), "image", options};
+        options.tree.set("key-secret", "s");
+        options.tree.set("encrypt.key-secret", "s");
+        FormatOpenArgs args{host.context, std::make_unique<fuzz::SparseFile>(current.decode(), read_only), "image",
+                            options};
         auto opened = run_blocking(*host.loop, host.format.open(std::move(args)));
         if (opened.ok()) (void)run_blocking(*host.loop, use(**opened)).ok();
     }
