@@ -76,6 +76,8 @@ public:
     virtual void link(LinkSite& site, Translation& to) = 0;
     // Undoes every link into `to`, which is about to die.
     virtual void unlink(Translation& to) = 0;
+    // No translation will run again: from now on they may die without a word.
+    virtual void abandon() {}
     virtual char const* name() const = 0;
     virtual BackendStatistics statistics() const { return {}; }
     // The host code of the block translated last, one instruction a line, with a line before each guest instruction's.

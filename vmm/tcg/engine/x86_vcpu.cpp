@@ -6,7 +6,6 @@
 #include "vmm/tcg/guest/x86/helper_row.h"
 #include "vmm/tcg/guest/x86/system.h"
 #include "vmm/tcg/interp/interpreter.h"
-#include "vmm/tcg/ir/passes.h"
 #include "vmm/tcg/ir/text.h"
 
 #include <Zydis/Zydis.h>
@@ -58,7 +57,7 @@ X86Vcpu::X86Vcpu(Config config) : config_(std::move(config)), context_(std::make
 
 X86Vcpu::~X86Vcpu() {
     config_.shared.code.remove(*this);
-    if (uncached_) backend_->unlink(*uncached_->translation);
+    backend_->abandon();
 }
 
 void X86Vcpu::request_exit() {
@@ -330,12 +329,11 @@ std::unique_ptr<CachedBlock> X86Vcpu::translate(x86::FetchResult const& where, s
     if (where.ram && code.prepare_page(*this, *where.ram, where.ram_offset)) mmu_->drop_write_entries(where.host);
     // Lift from a copy: a write by another vCPU that comes before the granules are published goes unnoticed, so the
     // bytes are compared again afterwards.
-    ir::Block ir;
+    ir::Block& ir = ir_;
     x86::FetchResult next;
     for (bool same = false; !same;) {
         std::memcpy(code_copy_[0].data() + block->start, where.host + block->start, page_size - block->start);
         x86::CodeWindow window{code_copy_[0].data(), nullptr, block->start};
-        ir = {};
         if (x86::lift_block(Mode{mode}, config_.model, window, {}, ir) == x86::LiftStatus::needs_next_page) {
             next = mmu_->fetch_page((linear & ~(page_size - 1)) + page_size);
             if (!next) return nullptr;
@@ -345,7 +343,6 @@ std::unique_ptr<CachedBlock> X86Vcpu::translate(x86::FetchResult const& where, s
             }
             std::memcpy(code_copy_[1].data(), next.host, page_size);
             window.next_page = code_copy_[1].data();
-            ir = {};
             x86::LiftStatus status = x86::lift_block(Mode{mode}, config_.model, window, {}, ir);
             VMM_ASSERT(status == x86::LiftStatus::ok);
         }
@@ -365,7 +362,7 @@ std::unique_ptr<CachedBlock> X86Vcpu::translate(x86::FetchResult const& where, s
         block->page_offset = where.ram_offset;
         if (ir.crosses_page) block->next_ram = next.ram, block->next_page_offset = next.ram_offset;
     }
-    ir::optimize(ir);
+    passes_.optimize(ir);
     trace_block(*block, ir, linear);
     block->translation = backend_->translate(ir);
     if (!block->translation) { // no room left: begin anew

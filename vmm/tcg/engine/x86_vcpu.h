@@ -7,6 +7,7 @@
 #include "vmm/tcg/guest/x86/context.h"
 #include "vmm/tcg/guest/x86/lift.h"
 #include "vmm/tcg/guest/x86/mmu.h"
+#include "vmm/tcg/ir/passes.h"
 
 #include <atomic>
 #include <functional>
@@ -108,6 +109,8 @@ private:
     std::unique_ptr<Backend> backend_;
     std::unique_ptr<BlockCache> cache_;
     std::array<std::array<std::uint8_t, page_size>, 2> code_copy_;
+    ir::Block ir_; // being translated
+    ir::Passes passes_;
     std::unique_ptr<CachedBlock> uncached_; // from memory that cannot be watched
 
     // Where the block now executing lies, for before_code_write.

@@ -17,14 +17,12 @@ static constexpr OpInfo make(std::string_view name, std::string_view result, std
             .may_fault = has('D') || has('M')};
 }
 
-OpInfo const& info(Opcode op) {
-    static constexpr char const *V = "V", *N = "N", *F1 = "F1";
-    static constexpr OpInfo table[] = {
+static constexpr char const *V = "V", *N = "N", *F1 = "F1";
+
+constexpr OpInfo op_table[opcode_count] = {
 #define OP(name, result, args, traits, doc) make(#name, result, args, traits),
 #include "vmm/tcg/ir/opcodes.inc"
 #undef OP
-    };
-    return table[unsigned(op)];
-}
+};
 
 } // namespace vmm::tcg::ir

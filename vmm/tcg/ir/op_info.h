@@ -12,6 +12,7 @@ struct OpInfo {
     std::string_view args;
     bool may_set_flags, reads_flags, memory, writes_memory, effect, may_fault;
 };
-OpInfo const& info(Opcode op);
+extern OpInfo const op_table[opcode_count];
+inline OpInfo const& info(Opcode op) { return op_table[unsigned(op)]; }
 
 } // namespace vmm::tcg::ir

@@ -147,29 +147,29 @@ private:
 
 } // namespace
 
-void eliminate_dead_code(Block& block) {
+void eliminate_dead_code(Block& block, std::vector<ValueId>& moved) {
     std::vector<Inst>& insts = block.insts;
-    std::vector<bool> used(insts.size());
+    // First: none or used; then where each one goes.
+    constexpr ValueId used = 0;
+    moved.assign(insts.size(), none);
     auto use = [&](ValueId v) {
-        if (v != none) used[v] = true;
+        if (v != none) moved[v] = used;
     };
     if (ValueId const* v = terminal_value(block.terminal)) use(*v);
     for (std::size_t i = insts.size(); i-- > 0;) {
-        if (!used[i] && !has_effect(insts[i]) && !is_vector(insts[i].op)) continue;
-        used[i] = true;
+        if (moved[i] == none && !has_effect(insts[i]) && !is_vector(insts[i].op)) continue;
+        moved[i] = used;
         use(insts[i].a), use(insts[i].b), use(insts[i].c);
     }
-    std::vector<ValueId> moved(insts.size(), none);
     auto move = [&](ValueId& v) {
         if (v != none) v = moved[v];
     };
     std::size_t kept = 0;
     for (std::size_t i = 0; i < insts.size(); ++i) {
-        if (!used[i]) continue;
+        if (moved[i] == none) continue;
         moved[i] = ValueId(kept);
-        Inst inst = insts[i];
+        Inst& inst = insts[kept++] = insts[i];
         move(inst.a), move(inst.b), move(inst.c);
-        insts[kept++] = inst;
     }
     insts.resize(kept);
     if (ValueId* v = terminal_value(block.terminal)) move(*v);
@@ -193,10 +193,10 @@ void eliminate_dead_flags(Block& block) {
     }
 }
 
-void optimize(Block& block) {
+void Passes::optimize(Block& block) {
     fold_constants(block);
     eliminate_dead_flags(block);
-    eliminate_dead_code(block);
+    eliminate_dead_code(block, scratch_);
 }
 
 } // namespace vmm::tcg::ir

@@ -29,7 +29,7 @@ constexpr int host_of_register[] = {host::rax, host::rcx, host::rdx, host::rbx, 
 Pins make_pins(GuestInfo const& guest) {
     Pins pins;
     for (std::size_t i = 0; i < std::min(guest.registers.size(), std::size(host_of_register)); ++i)
-        pins.pin[pins.count++] = {guest.registers[i], host_of_register[i]};
+        pins.add(guest.registers[i], host_of_register[i]);
     return pins;
 }
 
@@ -112,12 +112,13 @@ struct X64Backend::Impl {
     EmitOptions emit;
     std::size_t thunk_bytes = 0;
     unsigned live = 0; // translations not yet destroyed
+    bool abandoned = false;
     std::array<AddressCache, address_caches> caches;
     AddressCache* current = nullptr;
     std::uint64_t clock = 0, random = 1;
     std::uint8_t const* miss = nullptr;
     BackendStatistics stats;
-    std::vector<Mark> marks; // of the block translated last
+    EmitBuffers buffers;
     X64Block const* last = nullptr;
     std::uint64_t last_address = 0;
     std::optional<PerfMap> perf_map;
@@ -149,10 +150,9 @@ std::unique_ptr<Translation> X64Backend::translate(ir::Block const& block) {
     if (m.live && m.chance(m.options.refuse_one_in)) return nullptr;
     auto out = std::make_unique<X64Block>(*this, &m.live);
     m.assembler.setSize(m.cache->used());
-    m.marks.clear();
     m.last = out.get();
     m.last_address = block.address;
-    Emitter(m.assembler, m.thunks, m.pins, m.guest, m.context, m.emit, block, *out, m.marks).run();
+    Emitter(m.assembler, m.thunks, m.pins, m.guest, m.context, m.emit, block, *out, m.buffers).run();
     m.cache->commit(m.assembler.getSize() - m.cache->used());
     ++m.stats.blocks;
     m.stats.guest_bytes += block.guest_bytes;
@@ -246,28 +246,30 @@ void X64Backend::link(LinkSite& site, Translation& to) {
     bool around = site.near && ((target.flags_dead && !target.checked) || site.flags_stored);
     Assembler::bind({around ? site.near : site.far}, target.checked ? target.checked : target.code);
     site.target = &target;
-    target.incoming.push_back(&site);
+    site.previous = nullptr;
+    site.next = target.incoming;
+    if (site.next) site.next->previous = &site;
+    target.incoming = &site;
     ++m.stats.links, ++m.stats.links_now;
 }
 
 void X64Backend::Impl::open(LinkSite& site) {
     if (site.near) Assembler::bind({site.near}, site.stub);
     Assembler::bind({site.far}, site.exit);
+    (site.previous ? site.previous->next : site.target->incoming) = site.next;
+    if (site.next) site.next->previous = site.previous;
     site.target = nullptr;
     --stats.links_now;
 }
 
 void X64Backend::Impl::undo_links(X64Block& block) {
-    for (LinkSite* site : block.incoming) open(*site);
-    block.incoming.clear();
+    while (block.incoming) open(*block.incoming);
     for (LinkSite& site : block.sites)
-        if (site.target) {
-            std::erase(site.target->incoming, &site);
-            open(site);
-        }
+        if (site.target) open(site);
 }
 
 void X64Backend::unlink(Translation& to) {
+    if (impl_->abandoned) return;
     auto& block = static_cast<X64Block&>(to);
     impl_->undo_links(block);
     if (impl_->last == &block) impl_->last = nullptr;
@@ -276,6 +278,8 @@ void X64Backend::unlink(Translation& to) {
     *entry = 0xe9;
     Assembler::bind({entry + 1}, impl_->thunks.leave_indirect);
 }
+
+void X64Backend::abandon() { impl_->abandoned = true; }
 
 BackendStatistics X64Backend::statistics() const {
     BackendStatistics s = impl_->stats;
@@ -300,7 +304,7 @@ std::string X64Backend::disassemble_last() const {
                                  reinterpret_cast<std::uintptr_t>(impl_->cache->executable(from)));
         from = end;
     };
-    for (Mark const& mark : impl_->marks) {
+    for (Mark const& mark : impl_->buffers.marks) {
         up_to(mark.code);
         text += mark.offset == mark_end ? "  -- block end\n"
                 : mark.offset == mark_slow_paths

@@ -40,6 +40,7 @@ public:
     RunResult run(Translation& first) override;
     void link(LinkSite& site, Translation& to) override;
     void unlink(Translation& to) override;
+    void abandon() override;
     char const* name() const override { return "jit"; }
 
     BackendStatistics statistics() const override;

@@ -4,7 +4,6 @@
 
 #include <array>
 #include <cstdint>
-#include <vector>
 
 namespace vmm::tcg::x64 {
 class X64Block;
@@ -21,6 +20,8 @@ struct vmm::tcg::LinkSite {
     std::uint8_t const* exit = nullptr; // where an unlinked `far` goes
     bool flags_stored = false;          // the condition codes are in memory at `near` already
     vmm::tcg::x64::X64Block* target = nullptr;
+    // While there is a target: its other sites.
+    vmm::tcg::LinkSite *next = nullptr, *previous = nullptr;
 };
 
 namespace vmm::tcg::x64 {
@@ -42,7 +43,7 @@ public:
     std::uint8_t const* checked = nullptr;
     bool flags_dead = false; // the block does not look at the condition codes it is entered with
     std::array<LinkSite, 2> sites;
-    std::vector<LinkSite*> incoming;
+    LinkSite* incoming = nullptr; // the first site that leads here
 
 private:
     Backend& backend_;

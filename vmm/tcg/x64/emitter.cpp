@@ -10,15 +10,26 @@ using namespace ir;
 using namespace Xbyak::util;
 
 Emitter::Emitter(Assembler& as, Thunks& thunks, Pins const& pins, GuestInfo const& guest, EngineContext& context,
-                 EmitOptions options, Block const& block, X64Block& out, std::vector<Mark>& marks)
+                 EmitOptions options, Block const& block, X64Block& out, EmitBuffers& b)
     : as_(as), thunks_(thunks), pins_(pins), guest_(guest), context_(context), options_(options), block_(block),
-      out_(out), marks_(marks), plan_(make_plan(block, pins, guest)), groups_(find_groups(block)) {
-    values_.resize(block.insts.size());
-    vectors_.resize(block.insts.size());
-    done_.resize(block.insts.size());
+      out_(out), buffers_(b), marks_(b.marks), plan_(b.plan), groups_(b.groups.run(block)), values_(b.now.values),
+      vectors_(b.now.vectors), owner_(b.now.owner), xmm_owner_(b.now.xmm_owner), free_frames_(b.now.free_frames),
+      free_vector_frames_(b.now.free_vector_frames), next_frame_(b.now.next_frame),
+      next_vector_frame_(b.now.next_vector_frame), guest_offset_(b.now.guest_offset), flags_(b.now.flags),
+      done_(b.now.done), cold_(b.cold), live_vector_list_(b.live_vectors) {
+    make_plan(block, pins, guest, b.plan);
+    values_.assign(block.insts.size(), {});
+    vectors_.assign(block.insts.size(), {});
+    done_.assign(block.insts.size(), 0);
     owner_.fill(none);
     xmm_owner_.fill(none);
+    free_frames_.clear(), free_vector_frames_.clear();
+    next_frame_ = next_vector_frame_ = 0;
     guest_offset_ = block.start;
+    flags_ = {};
+    b.used_points = 0;
+    live_vector_list_.clear();
+    marks_.clear();
     for (Inst const& n : block.insts) wide_ = wide_ || n.type == Type::v256;
 }
 
@@ -54,7 +65,7 @@ void Emitter::run() {
     locked_ = 0, xmm_locked_ = 0;
     emit_terminal();
     marks_.push_back({as_.here(), mark_slow_paths});
-    emit_cold();
+    cold_.run();
     if (block_.crosses_page) {
         out_.checked = as_.here();
         as_.mov(r14, qword[rbp + int(offsetof(EngineContext, pc_base))]);
@@ -62,14 +73,6 @@ void Emitter::run() {
         emit_address_jump();
     }
     out_.host_bytes = std::uint32_t(as_.here() - out_.indirect);
-}
-
-void Emitter::emit_cold() {
-    // Cold code may add more.
-    for (std::size_t i = 0; i < cold_.size(); ++i) {
-        auto stub = std::move(cold_[i]);
-        stub();
-    }
 }
 
 static bool is_vector_op(Opcode op) {

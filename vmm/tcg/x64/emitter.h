@@ -2,6 +2,7 @@
 #pragma once
 #include "vmm/tcg/x64/assembler.h"
 #include "vmm/tcg/x64/block.h"
+#include "vmm/tcg/x64/cold_code.h"
 #include "vmm/tcg/x64/frame.h"
 #include "vmm/tcg/x64/groups.h"
 #include "vmm/tcg/x64/plan.h"
@@ -9,7 +10,7 @@
 
 #include <array>
 #include <cstdint>
-#include <functional>
+#include <deque>
 #include <optional>
 #include <vector>
 
@@ -70,10 +71,35 @@ struct Mark {
     std::int32_t offset;      // in-page offset of the instruction, mark_end or mark_slow_paths
 };
 
+// Where everything is at one point of a block.
+struct Allocation {
+    std::vector<Value> values;
+    std::vector<VectorValue> vectors;
+    std::array<ir::ValueId, host::count> owner;
+    std::array<ir::ValueId, 16> xmm_owner;
+    std::vector<std::int32_t> free_frames, free_vector_frames;
+    unsigned next_frame = 0, next_vector_frame = 0;
+    std::int32_t guest_offset = 0;
+    FlagState flags;
+    std::vector<std::uint8_t> done; // puts that an earlier instruction did
+};
+
+// What emitters work in, kept from block to block so that nothing is allocated for one.
+struct EmitBuffers {
+    Plan plan;
+    GroupFinder groups;
+    Allocation now;
+    std::deque<Allocation> points; // the first `used_points` are of the block at hand
+    std::size_t used_points = 0;
+    std::vector<ir::ValueId> live_vectors;
+    ColdCode cold;
+    std::vector<Mark> marks; // of the block emitted last
+};
+
 class Emitter {
 public:
     Emitter(Assembler& as, Thunks& thunks, Pins const& pins, GuestInfo const& guest, EngineContext& context,
-            EmitOptions options, ir::Block const& block, X64Block& out, std::vector<Mark>& marks);
+            EmitOptions options, ir::Block const& block, X64Block& out, EmitBuffers& buffers);
     void run();
 
 private:
@@ -102,7 +128,6 @@ private:
     void put_pinned(std::uint32_t i, unsigned pin);
     void put_slot(std::uint32_t i);
     void emit_call(std::uint32_t i);
-    void emit_cold();
 
     // --- values.cpp: registers and operands
     Inst const& inst(std::uint32_t i) const { return block_.insts[i]; }
@@ -200,20 +225,7 @@ private:
     bool in_group(std::uint32_t i) const { return group_ && groups_.member[i]; }
 
     // --- grouped.cpp
-    // Where everything is at one point of the block.
-    struct Allocation {
-        std::vector<Value> values;
-        std::vector<VectorValue> vectors;
-        std::array<ValueId, host::count> owner;
-        std::array<ValueId, 16> xmm_owner;
-        std::vector<std::int32_t> free_frames, free_vector_frames;
-        unsigned next_frame, next_vector_frame;
-        std::int32_t guest_offset;
-        FlagState flags;
-        std::vector<std::uint8_t> done;
-    };
-    Allocation allocation() const;
-    void resume(Allocation const& a);
+    Allocation const& remember_places();
     bool same_places(Allocation const& a) const;
     void emit_group(AccessGroup const& g);
 
@@ -254,26 +266,28 @@ private:
     EmitOptions options_;
     ir::Block const& block_;
     X64Block& out_;
+    EmitBuffers& buffers_;
     std::vector<Mark>& marks_;
-    Plan plan_;
-    AccessGroups groups_;
+    Plan const& plan_;
+    AccessGroups const& groups_;
     AccessGroup const* group_ = nullptr; // whose check is behind us
     bool addend_held_ = false;           // r15 holds its addend
-    std::vector<Value> values_;
-    std::vector<VectorValue> vectors_;
-    std::array<ValueId, host::count> owner_;
-    std::array<ValueId, 16> xmm_owner_;
+    // Places: buffers_.now.
+    std::vector<Value>& values_;
+    std::vector<VectorValue>& vectors_;
+    std::array<ValueId, host::count>& owner_;
+    std::array<ValueId, 16>& xmm_owner_;
     std::uint32_t xmm_locked_ = 0;
     std::uint32_t locked_ = 0;
-    std::vector<std::int32_t> free_frames_, free_vector_frames_;
-    unsigned next_frame_ = 0, next_vector_frame_ = 0;
+    std::vector<std::int32_t>&free_frames_, &free_vector_frames_;
+    unsigned &next_frame_, &next_vector_frame_;
     std::uint32_t cur_ = 0;
-    std::int32_t guest_offset_ = 0;
+    std::int32_t& guest_offset_;
     bool wide_ = false; // the block works on 256 bits somewhere
-    FlagState flags_;
-    std::vector<std::function<void()>> cold_;
-    std::vector<ValueId> live_vector_list_;
-    std::vector<std::uint8_t> done_; // puts that an earlier instruction did
+    FlagState& flags_;
+    std::vector<std::uint8_t>& done_;
+    ColdCode& cold_;
+    std::vector<ValueId>& live_vector_list_;
 };
 
 } // namespace vmm::tcg::x64

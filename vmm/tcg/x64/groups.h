@@ -25,6 +25,45 @@ struct AccessGroups {
     std::vector<AccessGroup> groups; // in order
     std::vector<std::uint8_t> member;
 };
-AccessGroups find_groups(ir::Block const& block);
+
+// Finds the groups of one block after another, in memory it keeps.
+class GroupFinder {
+public:
+    // Good until the next call.
+    AccessGroups const& run(ir::Block const& block);
+
+private:
+    // What is known of an i64: the same unknown as all others of this origin, plus a constant.
+    struct Symbol {
+        std::uint32_t origin;
+        std::int64_t offset;
+    };
+    // A slot of the context whose content has a symbol.
+    struct Slot {
+        std::int64_t at;
+        Symbol symbol;
+    };
+    // Sums of two unknowns are told apart by their parts.
+    struct Sum {
+        Symbol a, b;
+        unsigned shift;
+        std::uint32_t origin;
+    };
+    std::uint32_t count() const { return std::uint32_t(block_->insts.size()); }
+    ir::Inst const& inst(std::uint32_t i) const { return block_->insts[i]; }
+    static Symbol moved(Symbol s, std::uint64_t by) { return {s.origin, std::int64_t(std::uint64_t(s.offset) + by)}; }
+    bool worth_a_look() const;
+    Symbol symbol_of(std::uint32_t i);
+    void note_put(ir::Inst const& n);
+    Symbol content(ir::Inst const& n, Symbol fresh);
+    Symbol lea(ir::Inst const& n, Symbol fresh);
+    AccessGroup grown(std::uint32_t first);
+
+    ir::Block const* block_ = nullptr;
+    AccessGroups found_;
+    std::vector<Symbol> symbols_;
+    std::vector<Slot> slots_;
+    std::vector<Sum> sums_;
+};
 
 } // namespace vmm::tcg::x64

@@ -64,16 +64,18 @@ bool always_reads_flags(Opcode op) {
 
 class Planner {
 public:
-    Planner(Block const& block, Pins const& pins, GuestInfo const& guest) : block_(block), pins_(pins), guest_(guest) {}
+    Planner(Block const& block, Pins const& pins, GuestInfo const& guest, Plan& plan)
+        : block_(block), pins_(pins), guest_(guest), plan_(plan) {
+        residents_.fill(no_index);
+    }
 
-    Plan run() {
-        plan_.values.resize(count());
+    void run() {
+        plan_.values.assign(count(), {});
         find_uses();
         fold_addresses();
         place_gets();
         place_puts();
         find_live_flags();
-        return std::move(plan_);
     }
 
 private:
@@ -145,9 +147,8 @@ private:
 
     // Addresses base + index * scale + displacement go into memory operands (and into the put of a stack pointer).
     void fold_addresses() {
-        std::vector<std::uint8_t> other_use(count(), 0);
         auto mark = [&](ValueId v) {
-            if (v != none) other_use[value(v).root] = 1;
+            if (v != none) value(value(v).root).used_otherwise = true;
         };
         for (std::uint32_t i = 0; i < count(); ++i) {
             Inst const& n = inst(i);
@@ -162,7 +163,7 @@ private:
         for (std::uint32_t i = 0; i < count(); ++i) {
             Inst const& n = inst(i);
             ValuePlan& v = value(ValueId(i));
-            if (n.op != Opcode::lea || n.type != Type::i64 || other_use[i] || v.uses == 0 || v.root != i) continue;
+            if (n.op != Opcode::lea || n.type != Type::i64 || v.used_otherwise || v.uses == 0 || v.root != i) continue;
             if (n.imm != std::int32_t(n.imm)) continue;
             auto fits = [&](ValueId in) {
                 if (in == none) return true;
@@ -185,7 +186,7 @@ private:
             ValuePlan& v = value(ValueId(i));
             if (n.op != Opcode::get || n.type > Type::i64 || v.root != i) continue;
             v.in_place = stable(i, v.last_use);
-            if (v.in_place && v.pin >= 0) residents_[unsigned(v.pin)].push_back(i);
+            if (v.in_place && v.pin >= 0) add_resident(v.pin, i);
         }
     }
 
@@ -228,13 +229,17 @@ private:
             bool ok = true;
             for (std::uint32_t k = root + 1; k < j && ok; ++k)
                 ok = !may_fault(inst(k)) && !(is_slot_op(inst(k)) && value(ValueId(k)).pin == pin);
-            for (std::uint32_t g : residents_[unsigned(pin)])
-                ok = ok && (g >= root || value(ValueId(g)).last_use <= root);
+            for (std::uint32_t g = residents_[unsigned(pin)]; g != no_index && ok; g = plan_.values[g].next_resident)
+                ok = g >= root || value(ValueId(g)).last_use <= root;
             if (ok) ok = stable_after(j, v.last_use, pin);
             if (!ok) continue;
             v.put_at = j;
-            residents_[unsigned(pin)].push_back(root);
+            add_resident(pin, root);
         }
+    }
+    void add_resident(std::int8_t pin, std::uint32_t i) {
+        plan_.values[i].next_resident = residents_[unsigned(pin)];
+        residents_[unsigned(pin)] = i;
     }
     bool stable_after(std::uint32_t j, std::uint32_t until, std::int8_t pin) {
         for (std::uint32_t k = j + 1; k < std::min(until, count()); ++k)
@@ -266,15 +271,15 @@ private:
     Block const& block_;
     Pins const& pins_;
     GuestInfo const& guest_;
-    Plan plan_;
-    // Values that live in a pinned register of the guest: gets in place and direct puts.
-    std::array<std::vector<std::uint32_t>, max_pins> residents_;
+    Plan& plan_;
+    // The first of the values that live in each pinned register of the guest: gets in place and direct puts.
+    std::array<std::uint32_t, max_pins> residents_;
 };
 
 } // namespace
 
-Plan make_plan(Block const& block, Pins const& pins, GuestInfo const& guest) {
-    return Planner(block, pins, guest).run();
+void make_plan(Block const& block, Pins const& pins, GuestInfo const& guest, Plan& out) {
+    Planner(block, pins, guest, out).run();
 }
 
 } // namespace vmm::tcg::x64

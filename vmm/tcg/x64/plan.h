@@ -22,10 +22,24 @@ struct Pins {
     unsigned count = 0;
     // The pin whose 8 bytes overlap [offset, offset + size), or -1.
     int find(std::int64_t offset, unsigned size) const {
-        for (unsigned i = 0; i < count; ++i)
-            if (offset < std::int64_t(pin[i].offset) + 8 && std::int64_t(pin[i].offset) < offset + size) return int(i);
-        return -1;
+        int first = at(offset);
+        return first >= 0 ? first : at(offset + size - 1);
     }
+    void add(std::uint32_t offset, int host) {
+        VMM_ASSERT(offset / 8 < by_word.size() && offset % 8 == 0);
+        by_word[offset / 8] = std::int8_t(count);
+        pin[count++] = {offset, host};
+    }
+
+private:
+    int at(std::int64_t offset) const {
+        return std::uint64_t(offset) / 8 < by_word.size() ? by_word[std::uint64_t(offset) / 8] : -1;
+    }
+    std::array<std::int8_t, 128> by_word = [] { // of the context's first KiB: which pin lies there
+        std::array<std::int8_t, 128> all;
+        all.fill(-1);
+        return all;
+    }();
 };
 
 struct ValuePlan {
@@ -35,6 +49,9 @@ struct ValuePlan {
     std::int8_t pin = -1;            // gets and puts: the pin they touch
     bool in_place = false;           // a get of a pinned register that needs no copy
     bool folded = false;             // a lea that is computed anew at each use
+    // While the plan is made.
+    bool used_otherwise = false;            // not only as an address
+    std::uint32_t next_resident = no_index; // of the same pinned register
 };
 
 struct Plan {
@@ -50,6 +67,7 @@ bool keeps_some_flags(ir::Block const& block, ir::Inst const& inst);
 // The count of a shift or rotate masked as the op does, or -1 when unknown.
 int constant_count(ir::Block const& block, ir::Inst const& inst);
 
-Plan make_plan(ir::Block const& block, Pins const& pins, GuestInfo const& guest);
+// `out`'s memory is used again.
+void make_plan(ir::Block const& block, Pins const& pins, GuestInfo const& guest, Plan& out);
 
 } // namespace vmm::tcg::x64

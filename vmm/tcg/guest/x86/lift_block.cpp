@@ -62,7 +62,8 @@ static void lift_instruction(Lifter& l, DecodeStatus status) {
 
 LiftStatus lift_block(Mode mode, vmm::x86::CpuModel const& model, CodeWindow code, LiftLimits limits, ir::Block& out) {
     VMM_ASSERT(code.offset < page_size);
-    out = {};
+    out.insts.clear(); // their memory stays
+    out = {.insts = std::move(out.insts), .terminal = {}};
     out.start = std::int32_t(code.offset);
     out.alone = mode.is(Mode::single);
     Lifter l(mode, model, out);
