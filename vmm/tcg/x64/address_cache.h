@@ -13,7 +13,8 @@ struct AddressCache {
         std::uint64_t address;
         std::uint8_t const* code;
     };
-    std::array<Entry, entries> table;
+    // Aligned to a pair: the second place is found by flipping a bit of the first one's address.
+    alignas(64) std::array<Entry, entries> table;
     // What the entries hold for (EngineContext::mode, fetch_epoch).
     std::uint64_t mode = 0;
     std::uint64_t const* fetches = nullptr;
