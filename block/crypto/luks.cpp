@@ -146,6 +146,18 @@ std::uint64_t material_bytes(std::uint32_t key_bytes, std::uint32_t stripes) {
     return align_up<std::uint64_t>(std::uint64_t(key_bytes) * stripes, sector);
 }
 
+// No two slots share key material.
+Result<void> check_overlap(LuksHeader const& h) {
+    for (std::size_t i = 0; i < luks_slots; ++i)
+        for (std::size_t j = i + 1; j < luks_slots; ++j) {
+            LuksSlot const &a = h.slots[i], &b = h.slots[j];
+            if (a.key_offset < b.key_offset + material_bytes(h.key_bytes, b.stripes) &&
+                b.key_offset < a.key_offset + material_bytes(h.key_bytes, a.stripes))
+                return error("LUKS key slots {} and {} overlap", i, j);
+        }
+    return {};
+}
+
 } // namespace
 
 std::string_view LuksHeader::mode_name() const {
@@ -193,6 +205,7 @@ Result<LuksHeader> parse_luks_header(ConstBytes start) {
                          max_luks_iterations);
         if (s.key_offset < luks_header_bytes) return error("LUKS key slot {}: key material overlaps the header", i);
     }
+    TRY(check_overlap(h));
     return h;
 }
 

@@ -3,11 +3,14 @@
 #include "block/core/chain.h"
 #include "block/core/debug_events.h"
 #include "vmm/base/checked.h"
+#include "vmm/base/log.h"
 
 #include <sys/stat.h>
 
 #include <algorithm>
 #include <cerrno>
+#include <iterator>
+#include <utility>
 
 namespace vmm::block {
 
@@ -92,14 +95,54 @@ Task<Result<void>> MappedImage::extend_file(BlockDevice& device, std::uint64_t e
     co_return result;
 }
 
+void MappedImage::add_metadata(BlockDevice* device, std::uint64_t start, std::uint64_t length, std::string_view what) {
+    std::uint64_t const end = start > UINT64_MAX - length ? UINT64_MAX : start + length;
+    if (length > 0) metadata_.push_back({device, start, end, what});
+    sorted_ = false;
+}
+
+Result<void> MappedImage::check_place(Mapping const& at) {
+    auto key = [](Area const& area) { return std::pair(area.device, area.start); };
+    if (!sorted_) {
+        sorted_ = true;
+        std::ranges::sort(metadata_, {}, key);
+        std::vector<Area> disjoint;
+        for (Area const& area : metadata_) {
+            bool const joins =
+                !disjoint.empty() && disjoint.back().device == area.device && area.start < disjoint.back().end;
+            if (joins)
+                disjoint.back().end = std::max(disjoint.back().end, area.end);
+            else
+                disjoint.push_back(area);
+        }
+        metadata_ = std::move(disjoint);
+    }
+    auto next = std::ranges::upper_bound(metadata_, std::pair(at.device, at.host_offset), {}, key);
+    auto hits = [&](Area const& area) {
+        return area.device == at.device && area.start < at.host_offset + at.length && at.host_offset < area.end;
+    };
+    auto hit = next != metadata_.begin() && hits(*std::prev(next)) ? std::prev(next) : next;
+    if (hit == metadata_.end() || !hits(*hit)) return {};
+    return report(Error(fmt::format("'{}': the data at guest offset {:#x} would lie on the {} (file offset {:#x})",
+                                    file_name_, at.start, hit->what, at.host_offset),
+                        EIO));
+}
+
+Error MappedImage::report(Error error) {
+    if (!std::exchange(reported_, true)) context_.log.message("", fmt::format("{}: {}", name_, error.message()));
+    return error;
+}
+
 Task<Result<Mapping>> MappedImage::mapping_at(std::uint64_t offset) {
     for (;;) {
-        CO_TRY_ASSIGN(std::optional<Mapping> found, find(offset));
-        if (found) {
-            VMM_ASSERT(found->start <= offset && offset - found->start < found->length);
-            co_return *found;
+        Result<std::optional<Mapping>> found = find(offset);
+        if (!found.ok()) co_return report(found.error());
+        if (*found) {
+            Mapping const& at = **found;
+            VMM_ASSERT(at.start <= offset && offset - at.start < at.length);
+            co_return at;
         }
-        CO_TRY(co_await load(offset));
+        if (Result<void> loaded = co_await load(offset); !loaded.ok()) co_return report(loaded.error());
     }
 }
 
@@ -155,7 +198,7 @@ Task<Result<void>> MappedImage::read_piece(Mapping at, std::uint64_t offset, IoS
     case Mapping::Kind::compressed: break;
     }
     std::vector<std::uint8_t> unit(at.length);
-    CO_TRY(co_await read_compressed(at, unit));
+    if (result = co_await read_compressed(at, unit); !result.ok()) co_return report(result.error());
     copy_to_spans(to, 0, ConstBytes(unit).subspan(offset - at.start, to.size_bytes()));
     co_return result;
 }
@@ -196,6 +239,7 @@ Task<Result<void>> MappedImage::write_encrypted(Mapping at, std::uint64_t offset
 }
 
 Task<Result<void>> MappedImage::write_in_place(Mapping at, std::uint64_t offset, ConstIoSpans from) {
+    CO_TRY(check_place(at));
     Result<void> result;
     if (encrypted())
         result = co_await write_encrypted(at, offset, from);
@@ -243,7 +287,9 @@ Task<Result<void>> MappedImage::write_new(std::uint64_t offset, ConstIoSpans fro
         co_return result;
     }
     if (debug_) co_await debug_->event(BlkdebugEvent::cluster_alloc);
-    CO_TRY_ASSIGN(NewPlace place, co_await allocate(was));
+    Result<NewPlace> found = co_await allocate(was);
+    if (!found.ok()) co_return report(found.error());
+    NewPlace const place = *found;
     CO_TRY(co_await fill_new(was, place, offset, from));
     publish(was, place);
     co_return Result<void>{};
@@ -331,6 +377,7 @@ Task<Result<void>> MappedImage::zero_piece(Mapping at, std::uint64_t offset, std
         at = now;
     }
     if (at.kind == Mapping::Kind::data && !encrypted()) {
+        CO_TRY(check_place(at));
         flags.durability = Durability::cached;
         Result<void> result =
             co_await block::write_zeroes(*at.device, at.host_offset + (offset - at.start), length, flags);
@@ -371,6 +418,7 @@ Task<Result<void>> MappedImage::discard(std::uint64_t offset, std::uint64_t leng
         CO_TRY_ASSIGN(Mapping at, stretch(first, offset + length));
         std::uint64_t n = std::min(length - done, at.start + at.length - (offset + done));
         if (at.kind == Mapping::Kind::data) {
+            CO_TRY(check_place(at));
             CO_TRY(co_await block::discard(*at.device, at.host_offset + (offset + done - at.start), n));
         }
         done += n;

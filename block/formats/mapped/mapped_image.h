@@ -85,6 +85,9 @@ protected:
     virtual void decrypt(std::uint64_t offset, Bytes bytes);
     virtual void encrypt(std::uint64_t offset, Bytes bytes);
 
+    // Where a file holds the image's own structures. A table that leads guest data there lies: nothing is written.
+    void add_metadata(BlockDevice* device, std::uint64_t start, std::uint64_t length, std::string_view what);
+
     // Makes the file at least `end` bytes long with zeroes; never shortens it, also with several callers at once.
     Task<Result<void>> extend_file(BlockDevice& device, std::uint64_t end);
 
@@ -99,6 +102,15 @@ protected:
     RangeLocks allocations_; // held over a unit while it gets its place
 
 private:
+    struct Area {
+        BlockDevice* device;
+        std::uint64_t start, end;
+        std::string_view what; // static storage
+    };
+    // EIO when the place of `at` is one of metadata.
+    Result<void> check_place(Mapping const& at);
+    // Tells the user, once, what is wrong with the image: callers may only see an errno.
+    Error report(Error error);
     Task<Result<Mapping>> mapping_at(std::uint64_t offset);
     Task<Result<void>> read_piece(Mapping at, std::uint64_t offset, IoSpans to);
     Task<Result<void>> read_encrypted(Mapping at, std::uint64_t offset, IoSpans to);
@@ -113,6 +125,8 @@ private:
     // `at` and the units after it that lie behind it in the same file, up to `limit` of the virtual disk, as far as the
     // tables in memory say.
     Result<Mapping> stretch(Mapping at, std::uint64_t limit);
+    std::vector<Area> metadata_; // disjoint and in order once sorted_
+    bool sorted_ = true, reported_ = false;
     AsyncMutex extending_;
     AsyncMutex writing_back_;
 };

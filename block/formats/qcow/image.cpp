@@ -17,6 +17,13 @@ Capabilities QcowImage::capabilities() {
     return can;
 }
 
+Task<Result<void>> QcowImage::load_tables() {
+    CO_TRY(co_await tables_.load_l1());
+    add_metadata(file_.get(), 0, sizeof header_, "header");
+    for (auto [offset, bytes] : tables_.places()) add_metadata(file_.get(), offset, bytes, "L1 table or an L2 table");
+    co_return Result<void>{};
+}
+
 Result<std::optional<Mapping>> QcowImage::find(std::uint64_t offset) {
     if (encrypted() && !cipher_) return Error("The image is encrypted and was opened without its key", EACCES);
     std::optional<std::uint64_t> entry = tables_.find(offset);

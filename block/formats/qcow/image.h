@@ -9,7 +9,7 @@ namespace vmm::block::qcow {
 class QcowImage final : public MappedImage, public CompressedWrites {
 public:
     QcowImage(FormatOpenArgs args, Header header, std::string backing, std::unique_ptr<SectorCipher> cipher);
-    Task<Result<void>> load_tables() { return tables_.load_l1(); }
+    Task<Result<void>> load_tables();
     BackingReference backing_reference() const override { return {backing_, ""}; }
     Capabilities capabilities() override;
     std::uint32_t cluster_size_bytes() const override { return std::uint32_t(unit_); }

@@ -24,6 +24,13 @@ Task<Result<void>> Tables::load_l1() {
     co_return Result<void>{};
 }
 
+std::vector<std::pair<std::uint64_t, std::uint64_t>> Tables::places() const {
+    std::vector<std::pair<std::uint64_t, std::uint64_t>> result{{header_.l1_offset, l1_.size() * sizeof(be64)}};
+    for (be64 const& table : l1_)
+        if (table != 0) result.push_back({table, header_.l2_entries() * sizeof(be64)});
+    return result;
+}
+
 std::optional<std::uint64_t> Tables::find(std::uint64_t offset) const {
     std::uint64_t index = l1_index(offset);
     if (l1_[index] == 0) return 0;
@@ -37,6 +44,9 @@ Task<Result<void>> Tables::load(std::uint64_t offset) {
     Table table(header_.l2_entries());
     Result<void> inside = check_inside_file(file_, at, table.size() * sizeof(be64), fmt::format("L2 table {}", index));
     if (!inside.ok()) co_return Error(inside.error().message(), EIO);
+    std::uint64_t const l1_end = header_.l1_offset + l1_.size() * sizeof(be64), bytes = table.size() * sizeof(be64);
+    if (at < sizeof(Header) || (at < l1_end && header_.l1_offset < at + bytes))
+        co_return Error(fmt::format("L2 table {} at offset {:#x} lies on the header or the L1 table", index, at), EIO);
     CO_TRY(co_await read_bytes(file_, at, bytes_of(table)));
     if (tables_.size() >= max_cached_tables)
         std::erase_if(tables_, [this](auto const& entry) {

@@ -14,6 +14,9 @@ public:
     Tables(BlockDevice& file, Header header) : file_(file), header_(header), l1_(header.l1_entries()) {}
     Task<Result<void>> load_l1();
 
+    // Where tables lie: (offset, bytes) of the first level, then of each second level.
+    std::vector<std::pair<std::uint64_t, std::uint64_t>> places() const;
+
     // The entry of the cluster at `offset` (0: none); nothing when its table must be loaded first.
     std::optional<std::uint64_t> find(std::uint64_t offset) const;
     bool has_table(std::uint64_t offset) const { return l1_[l1_index(offset)] != 0; }

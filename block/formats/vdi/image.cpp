@@ -36,6 +36,9 @@ Result<std::optional<Mapping>> VdiImage::find(std::uint64_t offset) {
         return Error(fmt::format("'{}': block map entry {} is {}: no such block", file_name_, index, place), EIO);
     at.kind = Mapping::Kind::data;
     at.host_offset = place_offset(place);
+    if (at.host_offset + at.length > file_->size_bytes())
+        return Error(
+            fmt::format("'{}': block map entry {} is {}: beyond the end of the file", file_name_, index, place), EIO);
     at.ask_file = header_.image_type == type_static;
     return at;
 }

@@ -17,6 +17,10 @@ constexpr std::uint64_t bat_sector_bytes = 512, entries_per_sector = bat_sector_
 VhdxImage::VhdxImage(FormatOpenArgs args, Parts parts)
     : MappedImage(std::move(args), "vhdx", parts.disk.size, parts.disk.block_bytes), parts_(std::move(parts)) {
     Regions const& r = parts_.regions;
+    add_metadata(file_.get(), 0, MiB, "header");
+    add_metadata(file_.get(), r.bat_offset, r.bat_length, "BAT region");
+    add_metadata(file_.get(), r.metadata_offset, r.metadata_length, "metadata region");
+    add_metadata(file_.get(), parts_.header.log_offset, parts_.header.log_length, "log");
     end_ = std::max({file_->size_bytes(), r.bat_offset + r.bat_length, r.metadata_offset + r.metadata_length,
                      std::uint64_t(parts_.header.log_offset) + parts_.header.log_length});
     end_ = align_up<std::uint64_t>(end_, MiB);
@@ -42,7 +46,8 @@ Result<std::optional<Mapping>> VhdxImage::find(std::uint64_t offset) {
             EIO);
     at.kind = Mapping::Kind::data;
     at.host_offset = entry & bat_offset_mask;
-    if (at.host_offset < MiB || at.host_offset >= file_->size_bytes())
+    if (at.host_offset < MiB || at.host_offset > file_->size_bytes() ||
+        at.length > file_->size_bytes() - at.host_offset)
         return Error(fmt::format("'{}': BAT entry of block {} points outside the file", file_name_, block), EIO);
     return at;
 }

@@ -95,6 +95,7 @@ Task<Result<void>> Extent::load_sparse(std::uint64_t& capacity_sectors, SparseHe
     zeroed_grains = h.flags & flag_zeroed_grain;
     directory_.resize(div_ceil<std::uint64_t>(h.capacity, h.grain_size * entries_));
     CO_TRY(co_await read_directory(h.directory, directory_, "VMDK grain directory (gdOffset)"));
+    directory_sector_ = h.directory;
     if (h.flags & flag_redundant_tables) {
         redundant_.resize(directory_.size());
         Result<void> second = co_await read_directory(h.redundant_directory, redundant_, "rgdOffset");
@@ -103,6 +104,16 @@ Task<Result<void>> Extent::load_sparse(std::uint64_t& capacity_sectors, SparseHe
     std::uint64_t first = std::min<std::uint64_t>(h.overhead, max_disk_sectors) * sector_bytes;
     end_ = align_up<std::uint64_t>(std::max(device->size_bytes(), first), compressed ? sector_bytes : grain_bytes);
     co_return Result<void>{};
+}
+
+std::vector<std::pair<std::uint64_t, std::uint64_t>> Extent::metadata() const {
+    if (kind != ExtentKind::sparse) return {};
+    std::vector<std::pair<std::uint64_t, std::uint64_t>> result{
+        {0, sector_bytes}, {directory_sector_ * sector_bytes, directory_.size() * sizeof(le32)}};
+    for (auto const* tables : {&directory_, &redundant_})
+        for (le32 const& sector : *tables)
+            if (sector != 0) result.push_back({std::uint64_t(sector) * sector_bytes, entries_ * sizeof(le32)});
+    return result;
 }
 
 Result<std::optional<Mapping>> Extent::find(std::uint64_t offset) const {
@@ -144,6 +155,12 @@ Task<Result<std::vector<le32>>> Extent::read_table(std::uint64_t index) {
     std::uint64_t at = std::uint64_t(directory_[index]) * sector_bytes;
     Result<void> inside = check_inside_file(*device, at, entries_ * sizeof(le32), "grain table");
     if (!inside.ok()) co_return Error(fmt::format("'{}': {}", filename, inside.error().message()), EIO);
+    std::uint64_t const directory = directory_sector_ * sector_bytes,
+                        end = directory + directory_.size() * sizeof(le32);
+    if (at < sector_bytes || (at < end && directory < at + entries_ * sizeof(le32)))
+        co_return Error(fmt::format("'{}': grain table {} at sector {} lies on the header or the grain directory",
+                                    filename, index, at / sector_bytes),
+                        EIO);
     Bytes bytes(reinterpret_cast<std::uint8_t*>(table.data()), entries_ * sizeof(le32));
     CO_TRY(co_await read_bytes(*device, at, bytes));
     co_return std::move(table);

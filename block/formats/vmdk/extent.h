@@ -31,6 +31,8 @@ public:
     // Reads and checks the header (and footer) and directory of a sparse extent in `device`. `capacity_sectors` is set
     // from it.
     Task<Result<void>> load_sparse(std::uint64_t& capacity_sectors, SparseHeader& header);
+    // Where the header, the directories and the tables lie: (offset, bytes).
+    std::vector<std::pair<std::uint64_t, std::uint64_t>> metadata() const;
     // The grain that holds byte `offset` of the disk; nothing when its table is not in memory.
     Result<std::optional<Mapping>> find(std::uint64_t offset) const;
     Task<Result<void>> load_table(std::uint64_t offset);
@@ -55,6 +57,7 @@ private:
     Task<Result<std::vector<le32>>> read_table(std::uint64_t index);
     Task<Result<void>> write_sector(std::uint64_t table, std::uint64_t sector, ConstBytes bytes);
 
+    std::uint64_t directory_sector_ = 0;
     std::uint64_t entries_ = 512;                             // of a table
     std::vector<le32> directory_, redundant_;                 // sectors of tables; redundant_ may be empty
     std::map<std::uint64_t, Table> tables_;                   // by index; clean ones may be dropped

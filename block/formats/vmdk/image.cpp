@@ -14,7 +14,10 @@ VmdkImage::VmdkImage(FormatOpenArgs args, Parts parts)
         if (extent->device && extent->device->read_only()) read_only_ = true;
         if (extent->kind == ExtentKind::sparse && !extent->appendable) read_only_ = true;
         stream_ |= extent->compressed;
+        for (auto [offset, bytes] : extent->metadata())
+            add_metadata(extent->device, offset, bytes, "header, grain directory or a grain table");
     }
+    if (parts_.descriptor_offset) add_metadata(file_.get(), parts_.descriptor_offset, sector_bytes, "descriptor");
 }
 
 BackingReference VmdkImage::backing_reference() const {

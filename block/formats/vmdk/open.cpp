@@ -85,6 +85,8 @@ Task<Result<void>> open_monolithic(FormatOpenArgs& args, VmdkImage::Parts& parts
         CO_TRY_ASSIGN(std::string text,
                       co_await read_text(*args.file, parts.descriptor_offset, header.descriptor_size * sector_bytes));
         CO_TRY_ASSIGN(parts.descriptor, parse_descriptor(text, args.filename));
+        if (parts.descriptor.create_type.empty())
+            co_return error("Could not open '{}': the embedded VMDK descriptor has no createType", args.filename);
     } else {
         parts.descriptor.create_type = hosted ? "monolithicSparse" : "vmfsSparse";
     }
@@ -107,6 +109,8 @@ Task<Result<std::unique_ptr<Image>>> open(FormatOpenArgs args) {
         CO_TRY_ASSIGN(parts.descriptor, parse_descriptor(text, args.filename));
         if (parts.descriptor.create_type == "seSparse")
             co_return error("Could not open '{}': VMDK type 'seSparse' is not supported", args.filename);
+        if (parts.descriptor.extents.empty())
+            co_return error("Could not open '{}': the VMDK descriptor names no extent", args.filename);
         CO_TRY(co_await open_extents(args, parts));
     }
     bool same = !parts.extents.empty();

@@ -18,6 +18,10 @@ VpcImage::VpcImage(FormatOpenArgs args, Footer footer, DynamicHeader header, std
       footer_(footer), header_(header), table_(std::move(table)) {
     if (fixed()) return;
     bitmap_bytes_ = align_up<std::uint64_t>(div_ceil<std::uint64_t>(unit_ / sector_bytes, 8), sector_bytes);
+    std::uint64_t const table_bytes = table_.size() * sizeof(be32);
+    add_metadata(file_.get(), 0, sizeof footer_, "copy of the footer");
+    add_metadata(file_.get(), footer_.data_offset, sizeof header_, "dynamic header");
+    add_metadata(file_.get(), header_.table_offset, table_bytes, "block table");
     end_ = align_up<std::uint64_t>(header_.table_offset + table_.size() * sizeof(be32), sector_bytes);
     for (be32 const& entry : table_)
         if (entry != block_unused) end_ = std::max(end_, std::uint64_t(entry) * sector_bytes + bitmap_bytes_ + unit_);
@@ -39,7 +43,7 @@ Result<std::optional<Mapping>> VpcImage::find(std::uint64_t offset) {
     if (sector == block_unused) return at;
     at.kind = Mapping::Kind::data;
     at.host_offset = std::uint64_t(sector) * sector_bytes + bitmap_bytes_;
-    if (at.host_offset >= file_->size_bytes())
+    if (at.host_offset + at.length > file_->size_bytes())
         return Error(fmt::format("'{}': block table entry {} points after the end of the file", file_name_, index),
                      EIO);
     return at;
