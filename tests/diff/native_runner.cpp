@@ -9,18 +9,23 @@
 #include <ucontext.h>
 #include <unistd.h>
 
+#include <atomic>
 #include <cstdlib>
 #include <cstring>
 
 namespace vmm::diff {
 
 struct NativeRunner::Shared {
-    Registers start;
-    bool long_mode;
-    std::array<std::uint8_t, data_size> data;
-    std::array<std::uint8_t, stack_size> stack;
-    std::array<std::uint8_t, code_size> code;
-    Outcome out;
+    struct Slot {
+        Registers start;
+        bool long_mode;
+        std::array<std::uint8_t, data_size> data;
+        std::array<std::uint8_t, stack_size> stack;
+        std::array<std::uint8_t, code_size> code;
+        Outcome out;
+    };
+    std::array<Slot, batch> slots;
+    std::atomic<unsigned> done; // slots the child has gone through
 };
 
 namespace {
@@ -187,43 +192,74 @@ void NativeRunner::start_child() {
     action.sa_sigaction = on_signal;
     action.sa_flags = SA_SIGINFO | SA_ONSTACK | SA_NODEFER;
     for (int s : {SIGSEGV, SIGILL, SIGFPE, SIGTRAP, SIGBUS}) sigaction(s, &action, nullptr);
-    child_start = &shared_->start;
-    child_out = &shared_->out;
-    char c;
-    auto* data = reinterpret_cast<std::uint8_t*>(data_base);
-    while (read(down[0], &c, 1) == 1) {
-        child_code_selector = shared_->long_mode ? user_code64 : user_code32;
-        // 32-bit sequences need usable data segments and may load others; the kernel leaves them alone.
-        asm volatile("movw %w0, %%ds\n\tmovw %w0, %%es" ::"r"(user_data));
-        mprotect(data, data_size, PROT_READ | PROT_WRITE);
-        std::memcpy(reinterpret_cast<void*>(code_base), shared_->code.data(), code_size);
-        std::memcpy(data, shared_->data.data(), data_size);
-        std::memcpy(reinterpret_cast<void*>(stack_base), shared_->stack.data(), stack_size);
-        mprotect(data + data_writable, data_size - data_writable, PROT_READ);
-        asm volatile("int3" ::: "memory", "cc");
-        std::memcpy(shared_->out.data.data(), data, data_size);
-        std::memcpy(shared_->out.stack.data(), reinterpret_cast<void*>(stack_base), stack_size);
-        if (write(up[1], &c, 1) != 1) break;
+    // Commands are the first slot to run and the one behind the last.
+    unsigned char command[2];
+    while (read(down[0], command, 2) == 2) {
+        for (unsigned slot = command[0]; slot < command[1]; ++slot) serve(slot);
+        if (write(up[1], command, 1) != 1) break;
     }
     _exit(0);
 }
 
-bool NativeRunner::run(Sequence const& s, Outcome& out) {
-    if (child_ < 0) start_child();
-    shared_->start = s.start;
-    shared_->long_mode = s.long_mode;
-    shared_->data = s.data;
-    shared_->stack = s.stack;
-    shared_->code.fill(0xcc);
-    std::memcpy(shared_->code.data() + s.code_offset, s.code.data(), s.code.size());
-    char c = 1;
-    pollfd answer{.fd = from_child_, .events = POLLIN, .revents = 0};
-    if (write(to_child_, &c, 1) != 1 || poll(&answer, 1, patience_ms) != 1 || read(from_child_, &c, 1) != 1) {
-        why_ = stop_child();
-        return false;
+// In the child.
+void NativeRunner::serve(unsigned number) {
+    Shared::Slot& slot = shared_->slots[number];
+    auto* data = reinterpret_cast<std::uint8_t*>(data_base);
+    child_start = &slot.start;
+    child_out = &slot.out;
+    child_code_selector = slot.long_mode ? user_code64 : user_code32;
+    // 32-bit sequences need usable data segments and may load others; the kernel leaves them alone.
+    asm volatile("movw %w0, %%ds\n\tmovw %w0, %%es" ::"r"(user_data));
+    mprotect(data, data_size, PROT_READ | PROT_WRITE);
+    std::memcpy(reinterpret_cast<void*>(code_base), slot.code.data(), code_size);
+    std::memcpy(data, slot.data.data(), data_size);
+    std::memcpy(reinterpret_cast<void*>(stack_base), slot.stack.data(), stack_size);
+    mprotect(data + data_writable, data_size - data_writable, PROT_READ);
+    asm volatile("int3" ::: "memory", "cc");
+    std::memcpy(slot.out.data.data(), data, data_size);
+    std::memcpy(slot.out.stack.data(), reinterpret_cast<void*>(stack_base), stack_size);
+    shared_->done.store(number + 1, std::memory_order_release);
+}
+
+bool NativeRunner::run(Sequence const& sequence, Outcome& out) {
+    Result result;
+    run_all({&sequence, 1}, {&result, 1});
+    out = result.outcome;
+    return result.ran;
+}
+
+void NativeRunner::run_all(std::span<Sequence const> sequences, std::span<Result> results) {
+    for (unsigned i = 0; i < sequences.size(); ++i) {
+        Sequence const& s = sequences[i];
+        Shared::Slot& slot = shared_->slots[i];
+        slot.start = s.start;
+        slot.long_mode = s.long_mode;
+        slot.data = s.data;
+        slot.stack = s.stack;
+        slot.code.fill(0xcc);
+        std::memcpy(slot.code.data() + s.code_offset, s.code.data(), s.code.size());
+        results[i].ran = true;
     }
-    out = shared_->out;
-    return true;
+    unsigned const end = unsigned(sequences.size());
+    for (unsigned at = 0; at < end;) {
+        if (child_ < 0) start_child();
+        shared_->done.store(at, std::memory_order_release);
+        unsigned char command[2] = {std::uint8_t(at), std::uint8_t(end)};
+        pollfd answer{.fd = from_child_, .events = POLLIN, .revents = 0};
+        bool alive = write(to_child_, command, 2) == 2;
+        // Patience is for each of them.
+        for (unsigned before = at; alive && poll(&answer, 1, patience_ms) != 1;) {
+            unsigned const now = shared_->done.load(std::memory_order_acquire);
+            alive = now != before;
+            before = now;
+        }
+        if (alive && read(from_child_, command, 1) == 1) break;
+        at = shared_->done.load(std::memory_order_acquire);
+        why_ = stop_child();
+        if (at < end) results[at++].ran = false;
+    }
+    for (unsigned i = 0; i < end; ++i)
+        if (results[i].ran) results[i].outcome = shared_->slots[i].out;
 }
 
 } // namespace vmm::diff

@@ -52,16 +52,30 @@ public:
         if (options.engine != "interp") guests_.push_back({"jit", std::make_unique<GuestRunner>(make_jit)});
     }
 
-    void run(std::uint64_t seed) {
-        Sequence q = generate(seed, options_.families, backdrop_);
-        if (options_.show) fmt::print("{}", describe(q));
+    // Takes a seed in; sequences run when a batch is together, or with finish().
+    void take(std::uint64_t seed) {
+        waiting_.push_back(generate(seed, options_.families, backdrop_));
+        if (options_.show) fmt::print("{}", describe(waiting_.back()));
+        if (waiting_.size() == NativeRunner::batch) finish();
+    }
+    void finish() {
+        native_.run_all(waiting_, results_);
+        for (std::size_t i = 0; i < waiting_.size(); ++i) judge(std::move(waiting_[i]), results_[i]);
+        waiting_.clear();
+    }
+
+private:
+    void judge(Sequence q, NativeRunner::Result const& host) {
+        std::uint64_t const seed = q.seed;
         std::string difference;
-        if (!difference_of(q, difference)) {
+        if (!host.ran) {
             ++totals_.killed;
             fmt::print("not comparable ({}): --seed {} --families {}\n", native_.failure(), seed, options_.families);
             std::fflush(stdout);
             return;
         }
+        expected_ = host.outcome;
+        compare_guests(q, difference);
         ++totals_.ran, totals_.instructions += q.instructions.size();
         if (difference.empty()) return;
         ++totals_.different;
@@ -87,17 +101,20 @@ public:
         std::fflush(stdout);
     }
 
-private:
     // False: the host process did not survive the sequence, or did not come to its end.
     bool difference_of(Sequence const& q, std::string& text) {
         text.clear();
         if (!native_.run(q, expected_)) return false;
+        compare_guests(q, text);
+        return true;
+    }
+    // With what the host did, in expected_.
+    void compare_guests(Sequence const& q, std::string& text) {
         for (auto const& guest : guests_) {
             guest.runner->run(q, actual_);
             std::string const differences = compare(q, expected_, actual_);
             if (!differences.empty()) text += fmt::format("{}:\n{}", guest.name, differences);
         }
-        return true;
     }
 
     struct Guest {
@@ -110,6 +127,8 @@ private:
     NativeRunner native_;
     std::vector<Guest> guests_;
     Totals& totals_;
+    std::vector<Sequence> waiting_;
+    std::vector<NativeRunner::Result> results_{NativeRunner::batch};
     Outcome expected_, actual_;
     unsigned printed_ = 0;
 };
@@ -128,7 +147,8 @@ bool run_jobs(Options const& options, Totals& totals) {
         if (child < 0) return false;
         if (child == 0) {
             Job job(options, totals);
-            for (std::uint64_t n = i; n < options.count; n += options.jobs) job.run(options.first + n);
+            for (std::uint64_t n = i; n < options.count; n += options.jobs) job.take(options.first + n);
+            job.finish();
             std::fflush(stdout);
             std::_Exit(0);
         }
