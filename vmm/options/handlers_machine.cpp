@@ -42,6 +42,8 @@ Result<void> on_machine(Parse& parse, OptionRow const&, std::string_view argumen
                          did_you_mean(*type, names));
         }
         parse.config.machine.type = *type;
+        if (std::ranges::any_of(list.items, [](auto const& item) { return is_help(item.first); }))
+            return parse.print(machine_property_help(*find_machine(parse.offering, *type))), Result<void>();
     }
     if (std::string const* accel = list.find("accel")) {
         parse.machine_accel_given = true;
@@ -200,7 +202,8 @@ Result<void> finish_machine(Parse& parse) {
     if (parse.machine_accel_given && parse.accel_given)
         return error("The -accel and \"-machine accel=\" options are incompatible");
     if (machine) {
-        std::vector<std::string_view> names(machine->properties.begin(), machine->properties.end());
+        std::vector<std::string_view> names;
+        for (PropertyInfo const& property : machine->properties) names.push_back(property.name);
         for (auto const& [key, value] : config.machine.properties.items)
             if (std::ranges::find(names, key) == names.end())
                 return error("Property '{}-machine.{}' not found{}", machine->name, key, did_you_mean(key, names));

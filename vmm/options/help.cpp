@@ -64,14 +64,20 @@ std::string device_help(Offering const& offering) {
     return text;
 }
 
-std::string device_property_help(DeviceInfo const& device) {
-    if (device.properties.empty()) return fmt::format("There are no options for {}.\n", device.name);
-    std::string text = fmt::format("{} options:\n", device.name);
-    for (auto const& property : device.properties) {
+static std::string property_help(std::string_view name, std::vector<PropertyInfo> const& properties) {
+    if (properties.empty()) return fmt::format("There are no options for {}.\n", name);
+    std::string text = fmt::format("{} options:\n", name);
+    for (PropertyInfo const& property : properties) {
         std::string left = fmt::format("  {}=<{}>", property.name, property.type);
         text += property.description.empty() ? left + '\n' : fmt::format("{:<24} - {}\n", left, property.description);
     }
     return text;
+}
+
+std::string device_property_help(DeviceInfo const& device) { return property_help(device.name, device.properties); }
+
+std::string machine_property_help(MachineInfo const& machine) {
+    return property_help(machine.name + "-machine", machine.properties);
 }
 
 } // namespace vmm

@@ -7,12 +7,16 @@
 
 namespace vmm {
 
+struct PropertyInfo {
+    std::string name, type, description; // "iobase", "uint32", ""
+};
+
 struct MachineInfo {
     std::string name, description;
     std::string alias_of;
     bool is_default = false, deprecated = false;
     unsigned max_cpus = 1;
-    std::vector<std::string> properties; // names -machine NAME,prop=… accepts
+    std::vector<PropertyInfo> properties; // what -machine NAME,prop=… accepts
 };
 
 struct DeviceInfo {
@@ -20,10 +24,7 @@ struct DeviceInfo {
     std::string category; // one of device_categories
     std::string bus;      // "ISA", "PCI"; empty: none
     std::string alias, description;
-    struct Property {
-        std::string name, type, description; // "iobase", "uint32", ""
-    };
-    std::vector<Property> properties;
+    std::vector<PropertyInfo> properties;
 };
 
 // The order of "-device help".
@@ -51,6 +52,8 @@ struct Offering {
     std::vector<std::string> cpu_models;
     std::string cpu_help; // the whole text of "-cpu help"
     std::vector<DeviceInfo> devices;
+    // Names of devices that exist elsewhere and do not here yet; "usb-" stands for all that begin so.
+    std::vector<std::string> missing_devices;
     // Memory and swap of the host: more than this for a guest cannot work. 0: unknown, unchecked.
     std::uint64_t host_memory_bytes = 0;
     BuiltFeatures built;

@@ -26,7 +26,8 @@ constexpr OptionRow rows[] = {
     {"boot",
      "[order=drives][,once=drives][,menu=on|off][,splash=file][,splash-time=ms][,reboot-timeout=ms][,strict=on|off]",
      "'drives': floppy (a), hard disk (c), CD-ROM (d), network (n)", on_boot},
-    {"rtc", "[base=utc|localtime|<datetime>][,clock=host|rt|vm][,driftfix=none|slew]", "set the RTC base and clock", on_rtc},
+    {"rtc", "[base=utc|localtime|<datetime>][,clock=host|rt|vm][,driftfix=none|slew]", "set the RTC base and clock",
+     on_rtc},
     {"nodefaults", "", "don't create default devices", on_flag},
     {"no-user-config", "", "accepted; there are no configuration files", on_ignored},
     {"no-acpi", "", "disable ACPI", on_machine_property_off},
@@ -40,6 +41,7 @@ constexpr OptionRow rows[] = {
     {"icount", "[shift=N|auto]", "instruction counting", nullptr, "instruction counting"},
     {"fsdev", "...", "share a host folder", nullptr, "sharing host folders"},
     {"virtfs", "...", "share a host folder", nullptr, "sharing host folders"},
+    {"share", "dir[,ro][,tag]", "share a host folder", nullptr, "sharing host folders"},
     {"watchdog", "model", "add a watchdog", nullptr, "a watchdog device"},
     {"watchdog-action", "action", "what a watchdog does", nullptr, "a watchdog device"},
 
@@ -81,6 +83,7 @@ constexpr OptionRow rows[] = {
     {"netdev", "user|tap|socket,id=str[,...]", "configure a network backend", on_netdev},
     {"nic", "user|tap|none[,model=...]", "configure a network card and its backend", on_netdev},
     {"net", "nic|user|tap|none[,...]", "old way to configure the network", on_netdev},
+    {"p", "[address:]port:port[/udp]", "forward a port of the host to the guest", nullptr, "user networking"},
 
     {"", "", "Character device options:"},
     {"chardev", "null|stdio|file|pipe|pty|socket,id=id[,mux=on|off][,...]", "make a character backend", on_chardev},
@@ -99,6 +102,7 @@ constexpr OptionRow rows[] = {
     {"append", "cmdline", "use 'cmdline' as kernel command line", on_boot_file},
     {"initrd", "file", "use 'file' as initial ram disk; a directory is packed", on_boot_file},
     {"dtb", "file", "use 'file' as device tree image", on_boot_file},
+    {"uefi", "[secure]", "boot with UEFI firmware", nullptr, "firmware"},
     {"L", "path", "set the directory for the BIOS and keymaps", on_data_dir},
 
     {"", "", "Debug and expert options:"},
@@ -127,13 +131,22 @@ constexpr OptionRow rows[] = {
     {"incoming", "...", "wait for an incoming migration", nullptr, "migration"},
     {"only-migratable", "", "allow only migratable devices", nullptr, "migration"},
     {"readconfig", "file", "read options from a file", nullptr, "reading options from a file"},
+    {"writeconfig", "file", "write the options to a file", nullptr, "writing options to a file"},
+    {"print-cmd", "", "print the command line in full", nullptr, "printing the command line in full"},
+    {"trace-boot", "", "print when the parts of a boot were reached", nullptr, "the boot's timeline"},
+    {"grace", "seconds", "how long a guest may take to power off on SIGTERM", nullptr,
+     "asking the guest to power off on SIGTERM"},
+    {"exec", "command", "run a command in the guest", nullptr, "running a command in the guest"},
     {"plugin", "[file=]file", "load a plugin", nullptr, "loading plugins"},
     {"semihosting", "", "semihosting", nullptr, "semihosting"},
     {"tpmdev", "...", "TPM", nullptr, "a TPM"},
     {"add-fd", "fd=fd,set=set", "add a file descriptor to a set", nullptr, "file descriptor sets"},
 };
-// "disks are", "USB is": the plurals of the table above end in s and are not capitals.
-bool plural(std::string_view what) { return what.ends_with("s") && !what.ends_with("ss"); }
+// "disks are", "USB is", "loading plugins is".
+bool plural(std::string_view what) {
+    bool const activity = what.substr(0, what.find(' ')).ends_with("ing");
+    return !activity && what.ends_with("s") && !what.ends_with("ss");
+}
 } // namespace
 
 std::span<OptionRow const> option_table() { return rows; }

@@ -111,5 +111,6 @@ std::string machine_help(Offering const& offering);
 std::string accel_help(Offering const& offering);
 std::string device_help(Offering const& offering);
 std::string device_property_help(DeviceInfo const& device);
+std::string machine_property_help(MachineInfo const& machine);
 
 } // namespace vmm

@@ -9,17 +9,21 @@ namespace vmm {
 Offering make_offering() {
     Offering o;
     o.version = VMM_VERSION;
+    std::vector<PropertyInfo> const properties = {
+        {"acpi", "OnOffAuto", "Enable ACPI"},
+        {"hpet", "bool", "Enable/disable high precision event timer emulation"},
+        {"kernel-irqchip", "on|off|split", "Configure KVM in-kernel irqchip"}};
     o.machines = {{.name = "pc",
                    .description = "Standard PC (i440FX + PIIX, 1996)",
                    .alias_of = "pc-i440fx-7.2",
                    .max_cpus = 255,
-                   .properties = {"acpi", "hpet", "kernel-irqchip"}},
+                   .properties = properties},
                   {.name = "pc-i440fx-7.2",
                    .description = "Standard PC (i440FX + PIIX, 1996)",
                    .alias_of = "",
                    .is_default = true,
                    .max_cpus = 255,
-                   .properties = {"acpi", "hpet", "kernel-irqchip"}}};
+                   .properties = properties}};
     o.accels = {"tcg", "kvm"};
     o.cpu_models = x86::cpu_model_names();
     o.cpu_help = x86::describe_cpu_models();
@@ -41,6 +45,14 @@ Offering make_offering() {
                   .alias = "",
                   .description = "debug console port",
                   .properties = {{"iobase", "uint32", "port"}, {"chardev", "str", "character backend"}}}};
+    o.missing_devices = {"usb-",         "virtio-",  "ide-",     "scsi-",       "vhost-",         "pci-",
+                         "pcie-",        "nvme",     "e1000",    "e1000e",      "rtl8139",        "ne2k_pci",
+                         "pcnet",        "i82551",   "vmxnet3",  "AC97",        "intel-hda",      "hda-",
+                         "sb16",         "adlib",    "gus",      "cs4231a",     "ES1370",         "VGA",
+                         "cirrus-vga",   "qxl",      "qxl-vga",  "vmware-svga", "piix3-usb-uhci", "nec-usb-xhci",
+                         "qemu-xhci",    "ich9-",    "ahci",     "lsi53c895a",  "megasas",        "isa-serial",
+                         "isa-parallel", "isa-fdc",  "floppy",   "pci-serial",  "pvpanic",        "i6300esb",
+                         "ib700",        "vfio-pci", "ivshmem-", "edu",         "loader",         "tpm-"};
     struct sysinfo info {};
     if (sysinfo(&info) == 0) o.host_memory_bytes = (std::uint64_t(info.totalram) + info.totalswap) * info.mem_unit;
     return o;

@@ -104,6 +104,9 @@ TEST(Options, help_arguments_print_and_exit) {
               "Supported machines are:\n"
               "pc                   Standard PC (i440FX + PIIX, 1996) (alias of pc-i440fx-7.2)\n"
               "pc-i440fx-7.2        Standard PC (i440FX + PIIX, 1996) (default)\n");
+    EXPECT_EQ(*parse({"-M", "pc,help"})->print_and_exit,
+              "pc-i440fx-7.2-machine options:\n  acpi=<OnOffAuto>       - Enable ACPI\n  hpet=<bool>\n"
+              "  graphics=<bool>\n");
     EXPECT_EQ(*parse({"-cpu", "?"})->print_and_exit, "Available CPUs:\n");
     EXPECT_EQ(*parse({"-accel", "help"})->print_and_exit, "Accelerators supported in VMM binary:\ntcg\nkvm\n");
     EXPECT_EQ(*parse({"-device", "help"})->print_and_exit,

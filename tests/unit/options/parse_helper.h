@@ -20,7 +20,7 @@ inline Offering sample_offering() {
          .alias_of = {},
          .is_default = true,
          .max_cpus = 255,
-         .properties = {"acpi", "hpet", "graphics"}},
+         .properties = {{"acpi", "OnOffAuto", "Enable ACPI"}, {"hpet", "bool", ""}, {"graphics", "bool", ""}}},
     };
     offering.accels = {"tcg", "kvm"};
     offering.cpu_models = {"qemu64", "kvm64", "max", "host"};
@@ -33,6 +33,7 @@ inline Offering sample_offering() {
          .description = {},
          .properties = {{"iobase", "uint32", ""}, {"iosize", "uint32", ""}}},
         {.name = "pc-testdev", .category = "Misc", .bus = "ISA", .alias = {}, .description = {}, .properties = {}}};
+    offering.missing_devices = {"usb-", "e1000"};
     return offering;
 }
 
