@@ -12,7 +12,7 @@ namespace vmm::ui {
 
 PumpStream::PumpStream(EventLoop& loop, PumpEnd in, PumpEnd out, Hooks hooks)
     : loop_(loop), hooks_(std::move(hooks)),
-      pump_(loop, {.input = [this](auto bytes) { return frontend_ ? frontend_->receive(bytes) : 0; },
+      pump_(loop, {.input = [this](auto bytes) { return told_ ? frontend_->receive(bytes) : 0; },
                    .room =
                        [this] {
                            if (frontend_) frontend_->writable();
@@ -33,11 +33,14 @@ std::size_t PumpStream::write(std::span<std::uint8_t const> bytes) {
 
 void PumpStream::set_frontend(CharFrontend* frontend) {
     frontend_ = frontend;
+    told_ = false;
     if (!frontend) return;
     loop_.post([this, alive = alive_] {
-        if (*alive && frontend_) frontend_->event(CharEvent::opened);
+        if (!*alive || !frontend_) return;
+        told_ = true;
+        frontend_->event(CharEvent::opened);
+        pump_.resume_input();
     });
-    pump_.resume_input();
 }
 
 void PumpStream::drain() { pump_.drain(nanoseconds_per_second / 2); }

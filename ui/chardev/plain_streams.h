@@ -43,6 +43,7 @@ private:
     EventLoop& loop_;
     Hooks hooks_;
     CharFrontend* frontend_ = nullptr;
+    bool told_ = false; // the front end has heard that the stream is open: input may come
     std::shared_ptr<bool> alive_ = std::make_shared<bool>(true);
     FdPump pump_;
 };

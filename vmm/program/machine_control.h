@@ -15,6 +15,8 @@ public:
         std::function<void()> reset;
     };
     PcControl(PcMachine& machine, Hooks hooks);
+    // One more topic of `info`, of the program's rather than the machine's.
+    void add_topic(monitor::InfoTopic topic) { topics_.push_back(std::move(topic)); }
 
     void set_state(monitor::RunState state) { state_ = state; }
 

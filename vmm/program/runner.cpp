@@ -105,6 +105,9 @@ static std::array<std::uint8_t, 16> uuid_bytes(std::string_view text) {
     return bytes;
 }
 
+// What a machine has that was given none.
+static constexpr std::string_view no_uuid = "00000000-0000-0000-0000-000000000000";
+
 static std::string cpu_specification(CpuConfig const& cpu) {
     std::string text = cpu.model.empty() ? "max" : cpu.model;
     for (auto const& [name, value] : cpu.properties.items) text += "," + name + "=" + value;
@@ -161,6 +164,11 @@ Result<void> Runner::make_machine() {
         if (serial_links_[n]) serial_links_[n]->attach(*machine_->serial(unsigned(n)));
     control_ = std::make_unique<PcControl>(
         *machine_, PcControl::Hooks{.quit = [this] { quit(0); }, .reset = [this] { guest_reset(); }});
+    control_->add_topic({"chardev", "show the character devices", "",
+                         [this](std::string_view) -> Result<std::string> { return backends_->describe(); }});
+    control_->add_topic({"uuid", "show the current VM UUID", "", [this](std::string_view) -> Result<std::string> {
+                             return fmt::format("{}\n", config_.uuid.empty() ? no_uuid : config_.uuid);
+                         }});
     return {};
 }
 
