@@ -17,6 +17,7 @@ template <class U> constexpr std::uint64_t cc_image(CcKind kind, U res, U src, s
     std::uint64_t image = 0;
     switch (kind) {
     case CcKind::raw: return raw_src & f::arithmetic;
+    case CcKind::lahf: return (raw_src >> 8 & f::arithmetic & 0xff) | (raw_src & 1) << 11;
     case CcKind::add:
     case CcKind::adc: {
         U carry = kind == CcKind::adc, x = U(res - src - carry);

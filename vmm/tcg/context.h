@@ -23,6 +23,7 @@ enum class CcKind : std::uint8_t {
     inc,    // res; src: CF (0 or 1)
     dec,    // res; src: CF (0 or 1)
     res_co, // SF, ZF, PF by res; src: CF, OF and AF at their RFLAGS places
+    lahf,   // src: bits 8-15 as LAHF puts them into AH, bit 0: OF; the other bits are anything
 };
 constexpr std::uint32_t cc_op(CcKind kind, unsigned log2_bytes) { return std::uint32_t(kind) << 2 | log2_bytes; }
 

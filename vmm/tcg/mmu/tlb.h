@@ -18,7 +18,7 @@ inline constexpr std::uint64_t invalid_tag = 0xfff;
 // that cross a page to the slow path.
 // A page that can be written can be read, at the same host address: a hit in `write` serves reads as well.
 struct TlbBank {
-    static constexpr unsigned entries = 512;
+    static constexpr unsigned entries = 4096;
     std::array<TlbEntry, entries> read, write;
     static constexpr unsigned slot(std::uint64_t va) { return unsigned(va >> 12) & (entries - 1); }
 };

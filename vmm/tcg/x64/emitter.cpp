@@ -205,6 +205,7 @@ void Emitter::put_pinned(std::uint32_t i, unsigned pin_index) {
 void Emitter::put_slot(std::uint32_t i) {
     Inst const& n = inst(i);
     save_slot_vectors(n.imm, size_of(n.type), none);
+    forget_slot(n.imm, size_of(n.type));
     std::int64_t imm;
     if (is_immediate(n.a, n.type, imm))
         as_.mov(context_at(n.type, n.imm), std::uint64_t(imm));

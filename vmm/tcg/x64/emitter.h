@@ -45,7 +45,8 @@ struct VectorValue {
 struct Recipe { // an instruction that would set them again
     enum Kind : std::uint8_t { none, add, sub, cmp, logic, test, neg } kind = none;
     ir::Type type = ir::Type::i64;
-    std::int8_t x = -1, y = -1; // registers; y < 0: imm
+    std::int8_t x = -1, y = -1; // registers; y < 0: imm, or
+    std::int32_t slot = -1;     // the context's content there
     std::int64_t imm = 0;
     bool uses(int r) const { return kind != none && (x == r || y == r); }
     bool operator==(Recipe const&) const = default;
@@ -53,6 +54,7 @@ struct Recipe { // an instruction that would set them again
 struct FlagState {
     bool rflags = false; // in RFLAGS
     bool memory = true;  // in the context
+    bool lahf = false;   // ... where store_raw put them
     Recipe recipe;
     bool operator==(FlagState const&) const = default;
 };
@@ -144,6 +146,8 @@ private:
     void evict(int r); // its value goes elsewhere, the register is free
     std::int32_t take_frame();
     void forget_register(int r); // r is about to change: the flag recipe may need it
+    void forget_slot(std::int64_t offset, unsigned size);
+    void drop_recipe();
     void release_operands(std::uint32_t i);
     // The value's low bits in some register; loads it into a scratch register when it is elsewhere.
     int reg_of(ValueId v);
@@ -170,6 +174,10 @@ private:
     void need_memory();   // ... must be in the context
     void define_flags(std::uint32_t i, Recipe recipe = {});
     void store_raw();
+    template <class F> void with_rax(F f);
+    void save_rflags(); // to the frame
+    void restore_rflags() { load_rflags(frame_at(Type::i64, frame::flags)); }
+    void load_rflags(Xbyak::Address const& from);
     void store_recipe(Recipe const& r);
     void replay(Recipe const& r);
     void store_for_exit(FlagState const& f); // in cold code: RFLAGS may be lost
@@ -219,10 +227,14 @@ private:
     void emit_rmw(std::uint32_t i);
     void rmw_native(std::uint32_t i, int operand, std::int64_t imm);
     void fault_here(Fixup f);
-    void leave_with_fault(FlagState const& f, std::int32_t offset);
+    // In cold code: the block ends here with a fault. `flags_saved`: see begin_access.
+    void leave_with_fault(FlagState const& f, std::int32_t offset, bool flags_saved = false);
 
     Fixup check_range(Address const& a, std::int32_t low, std::int32_t high, bool write);
     bool in_group(std::uint32_t i) const { return group_ && groups_.member[i]; }
+    // RFLAGS stay where they are across a load or store in a group, and are lost by any other. True: in this (second)
+    // copy of a group they are lost too, but have been saved; to be restored once the result is where it belongs.
+    bool begin_access(std::uint32_t i);
 
     // --- grouped.cpp
     Allocation const& remember_places();

@@ -12,6 +12,7 @@ inline constexpr std::int32_t keep1 = 56;
 inline constexpr std::int32_t mxcsr = 64;
 inline constexpr std::int32_t group = 72;     // addend of the group of accesses at hand
 inline constexpr std::int32_t vec_call = 80;  // VecCall
+inline constexpr std::int32_t flags = 144;    // RFLAGS kept across an access, as LAHF and SETO give them
 inline constexpr std::int32_t xmm_save = 256; // 16 x 32 bytes
 inline constexpr std::int32_t spills = xmm_save + 16 * 32;
 inline constexpr unsigned max_spills = 1024; // 8 bytes each

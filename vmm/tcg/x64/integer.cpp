@@ -173,6 +173,11 @@ void Emitter::emit_binary(std::uint32_t i) {
     if (n.op == Opcode::add || n.op == Opcode::sub) {
         if (immediate || (b >= 0 && b != d && b != p))
             r = recipe(n.op == Opcode::add ? Recipe::add : Recipe::sub, t, d, b, imm);
+        else if (memory && val(vb).place == Place::slot)
+            r = {.kind = n.op == Opcode::add ? Recipe::add : Recipe::sub,
+                 .type = t,
+                 .x = std::int8_t(d),
+                 .slot = val(vb).disp};
     } else if (!with_carry) {
         r = recipe(Recipe::logic, t, d);
     }

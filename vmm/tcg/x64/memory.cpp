@@ -79,6 +79,14 @@ void Emitter::load_address(int r, Address const& a, std::int32_t more) {
     }
 }
 
+bool Emitter::begin_access(std::uint32_t i) {
+    bool const checks_alignment = (inst(i).memory & mem_aligned) && size_of(inst(i).type) > 1;
+    if (!groups_.member[i] || checks_alignment) return clobber_flags(), false;
+    if (in_group(i) || !flags_.rflags) return false;
+    save_rflags();
+    return true;
+}
+
 // r14 and r15 become free; called with the address's registers known.
 void Emitter::reserve_temps() {
     take(host::r14);
@@ -117,8 +125,8 @@ Emitter::HostAddress Emitter::translate(std::uint32_t i, Address const& a, bool 
     return {.base = host::r14, .index = host::r15};
 }
 
-// In cold code: the block ends here with a fault.
-void Emitter::leave_with_fault(FlagState const& f, std::int32_t offset) {
+void Emitter::leave_with_fault(FlagState const& f, std::int32_t offset, bool flags_saved) {
+    if (flags_saved && !f.memory && f.recipe.kind == Recipe::none) restore_rflags();
     store_for_exit(f);
     as_.mov(r15, std::int64_t(offset));
     as_.jump_to(thunks_.leave_fault);
@@ -158,7 +166,7 @@ void Emitter::emit_load(std::uint32_t i) {
     Inst const& n = inst(i);
     Type t = n.type;
     bool vector = t >= Type::v128, for_write = n.memory & mem_for_write;
-    clobber_flags();
+    bool const flags_saved = begin_access(i);
     Address a = address_of(n.a);
     bool const held = addend_held_;
     reserve_temps();
@@ -187,13 +195,15 @@ void Emitter::emit_load(std::uint32_t i) {
             result();
             as_.bind(as_.jump(), back);
             as_.bind(fault);
-            leave_with_fault(state, offset);
+            leave_with_fault(state, offset, flags_saved);
         });
     };
     if (vector) {
         as_.vector_load(size_of(t), x, as_.in_memory(h.base, h.disp, h.index));
         slow([=, this] { as_.vector_load(size_of(t), x, as_.in_memory(host::rsp, frame::buffer)); }, as_.here());
-        return define_vector(i, x);
+        define_vector(i, x);
+        if (flags_saved) restore_rflags();
+        return;
     }
     bool narrow = t < Type::i32, merge = narrow && p >= 0;
     auto read = [=, this](Xbyak::Address const& from) {
@@ -207,13 +217,14 @@ void Emitter::emit_load(std::uint32_t i) {
     read(host_at(t, h));
     slow([=, this] { read(frame_at(t, frame::buffer)); }, as_.here());
     finish_result(i, d);
+    if (flags_saved) restore_rflags();
 }
 
 void Emitter::emit_store(std::uint32_t i) {
     Inst const& n = inst(i);
     Type t = n.type;
     bool vector = t >= Type::v128;
-    clobber_flags();
+    bool const flags_saved = begin_access(i);
     int x = vector ? xmm_of(n.b) : -1;
     std::int64_t imm = 0;
     bool immediate = !vector && is_immediate(n.b, t, imm);
@@ -243,6 +254,7 @@ void Emitter::emit_store(std::uint32_t i) {
     FlagState state = flags_;
     std::int32_t offset = guest_offset_;
     bool keep = live_vectors();
+    if (flags_saved) restore_rflags();
     cold_.push_back([=, this] {
         as_.bind(miss);
         if (vector) {
@@ -262,7 +274,7 @@ void Emitter::emit_store(std::uint32_t i) {
         as_.mov(r15d, size_of(t));
         as_.call_to(thunks_.store[keep]);
         as_.bind(as_.jump_if(Cond::ne), back);
-        leave_with_fault(state, offset);
+        leave_with_fault(state, offset, flags_saved);
     });
 }
 

@@ -158,7 +158,7 @@ void Thunks::emit_dispatch() {
 
 // Each lazy form is turned back into the operands of an instruction that sets the flags.
 void Thunks::emit_restore_flags() {
-    constexpr unsigned kinds = 9;
+    constexpr unsigned kinds = 10;
     std::vector<std::uint8_t const*> entries;
     auto finish = [&] {
         as_.pop(r15);
@@ -183,6 +183,14 @@ void Thunks::emit_restore_flags() {
             as_.mov(r14, r15);
             as_.and_(r14d, 0x8d5);
             from_image();
+            continue;
+        case CcKind::lahf:
+            as_.mov(r14, rax);
+            as_.mov(rax, r15);
+            as_.add(al, 0x7f); // sets OF when bit 0 is set
+            as_.sahf();
+            as_.mov(rax, r14);
+            finish();
             continue;
         case CcKind::res_co:
             as_.and_(r15d, 0x811);

@@ -33,7 +33,16 @@ std::int32_t Emitter::take_frame() {
 
 void Emitter::forget_register(int r) {
     if (r == host::r15) addend_held_ = false;
-    if (!flags_.recipe.uses(r)) return;
+    if (flags_.recipe.uses(r)) drop_recipe();
+}
+
+void Emitter::forget_slot(std::int64_t offset, unsigned size) {
+    Recipe const& r = flags_.recipe;
+    if (r.slot >= 0 && offset < r.slot + 8 && r.slot < offset + std::int64_t(size)) drop_recipe();
+}
+
+// One of its operands is about to change.
+void Emitter::drop_recipe() {
     Recipe old = flags_.recipe;
     flags_.recipe = {};
     if (cur_ < block_.insts.size() && !plan_.flags_live_before[cur_]) return;

@@ -190,9 +190,61 @@ template <class T> void scan_strings(StringRun& s) {
     }
 }
 
+// --- What most executions are in 64-bit code: ascending, few bytes, in one page at each end, of which the TLB knows
+
+// The bytes to work on, or 0: something else.
+std::uint64_t quick_bytes(X86Context const& c, StringOp op) {
+    std::uint64_t const n = c.state.gpr[rcx];
+    return n <= string_page_bytes && !(c.state.rflags & flag::df) ? n * op.bytes : 0;
+}
+
+void* in_page(std::array<TlbEntry, TlbBank::entries> const& table, std::uint64_t va, std::uint64_t bytes) {
+    return bytes <= string_page_bytes ? tlb_lookup(table, va, unsigned(bytes)) : nullptr;
+}
+
+bool quick_movs(X86Context& c, StringOp op) {
+    std::uint64_t const bytes = quick_bytes(c, op), to = c.state.gpr[rdi];
+    if (!bytes) return false;
+    auto* target = static_cast<std::uint8_t*>(in_page(c.engine.bank->write, to, bytes));
+    if (!target) return false;
+    std::uint64_t const from = segment_linear(c, Seg(op.segment), c.state.gpr[rsi]);
+    auto const* source = static_cast<std::uint8_t const*>(in_page(c.engine.bank->read, from, bytes));
+    if (!source || std::uintptr_t(target - source) < bytes) return false;
+    std::memmove(target, source, bytes);
+    c.state.gpr[rdi] += bytes;
+    c.state.gpr[rsi] += bytes;
+    c.state.gpr[rcx] = 0;
+    return true;
+}
+
+bool quick_stos(X86Context& c, StringOp op) {
+    std::uint64_t const bytes = quick_bytes(c, op), to = c.state.gpr[rdi];
+    if (!bytes) return false;
+    void* target = in_page(c.engine.bank->write, to, bytes);
+    std::uint64_t const value = c.state.gpr[rax];
+    if (!target || (op.bytes > 1 && value != 0)) return false;
+    std::memset(target, int(value & 0xff), bytes);
+    c.state.gpr[rdi] += bytes;
+    c.state.gpr[rcx] = 0;
+    return true;
+}
+
 } // namespace
 
 namespace helper {
+
+std::uint64_t rep_movs64(X86Context& c, std::uint64_t a, std::uint64_t, std::uint64_t) {
+    if (quick_movs(c, StringOp::from(a))) return 1;
+    StringRun s(c, a, 0);
+    by_element(a, [&]<class T>(T) { move_strings<T>(s); });
+    return !s.remaining();
+}
+std::uint64_t rep_stos64(X86Context& c, std::uint64_t a, std::uint64_t, std::uint64_t) {
+    if (quick_stos(c, StringOp::from(a))) return 1;
+    StringRun s(c, a, 0);
+    by_element(a, [&]<class T>(T) { store_strings<T>(s); });
+    return !s.remaining();
+}
 
 std::uint64_t rep_movs(X86Context& c, std::uint64_t a, std::uint64_t b, std::uint64_t) {
     StringRun s(c, a, b);

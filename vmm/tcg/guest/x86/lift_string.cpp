@@ -29,6 +29,16 @@ bool call_helper(Lifter& l, StringInstruction const& s, HelperId id) {
     return l.call_and_end(id, l.constant(op.encode()), l.guest_pc(l.start));
 }
 
+// With `id64`, which does the same in 64-bit code: goes on without the engine, or to this instruction again after an
+// interruption.
+bool call_helper(Lifter& l, StringInstruction const& s, HelperId id, HelperId id64) {
+    if (!l.mode.is64() || s.address != Type::i64 || l.mode.is(Mode::single)) return call_helper(l, s, id);
+    StringOp const op{std::uint8_t(ir::size_of(s.element)), 8, l.data_segment(), s.repeat};
+    ValueId const done = l.call(id64, l.constant(op.encode()));
+    l.end(ir::BranchNonZero{.value = done, .type = Type::i64, .taken = l.next(), .not_taken = l.start});
+    return true;
+}
+
 ValueId source(Lifter& l, StringInstruction const& s) {
     ValueId const offset = l.b.zext(Type::i64, l.gpr(s.address, rsi));
     return l.linear(l.data_segment(), offset, ir::size_of(s.element), false);
@@ -57,7 +67,7 @@ void advance(Lifter& l, StringInstruction const& s, ValueId by, unsigned r) {
 
 bool lift_movs(Lifter& l) {
     StringInstruction const s = describe(l);
-    if (s.repeat != Repeat::once) return call_helper(l, s, HelperId::rep_movs);
+    if (s.repeat != Repeat::once) return call_helper(l, s, HelperId::rep_movs, HelperId::rep_movs64);
     ValueId const value = l.b.load(s.element, source(l, s), 0, rsi);
     l.b.store(s.element, destination(l, s, true), value, 0, rdi);
     ValueId const by = step(l, s);
@@ -68,7 +78,7 @@ bool lift_movs(Lifter& l) {
 
 bool lift_stos(Lifter& l) {
     StringInstruction const s = describe(l);
-    if (s.repeat != Repeat::once) return call_helper(l, s, HelperId::rep_stos);
+    if (s.repeat != Repeat::once) return call_helper(l, s, HelperId::rep_stos, HelperId::rep_stos64);
     l.b.store(s.element, destination(l, s, true), l.gpr(s.element, rax), 0, rdi);
     advance(l, s, step(l, s), rdi);
     return true;

@@ -57,15 +57,15 @@ Mmu::Space& Mmu::space_for(std::uint64_t pcid) {
 
 void Mmu::clear_tables(Tables& t) {
     if (!t.used) return;
-    t.bank.read.fill({});
-    t.bank.write.fill({});
+    t.for_filled([&](unsigned slot) { t.empty(slot); });
+    t.filled.fill(0);
     t.used = t.has_global = false;
     ++statistics_.full_flushes;
 }
 
 void Mmu::clear_space(Space& s) {
     for (Tables& t : s.views) clear_tables(t);
-    s.pdes.clear();
+    s.guest_tables.clear();
     s.user_code.clear();
     s.kernel_code.clear();
     s.large.clear();
@@ -73,7 +73,7 @@ void Mmu::clear_space(Space& s) {
 
 void Mmu::clear_non_global(Space& s) {
     ++statistics_.partial_flushes;
-    s.pdes.clear();
+    s.guest_tables.clear();
     s.user_code.clear_non_global();
     (own_kernel_code_ ? s.kernel_code : shared_kernel_code_).clear_non_global();
     for (Tables& t : s.views) {
@@ -82,10 +82,11 @@ void Mmu::clear_non_global(Space& s) {
             clear_tables(t);
             continue;
         }
-        for (unsigned i = 0; i < TlbBank::entries; ++i) {
+        t.for_filled([&](unsigned i) {
             if (!(t.read_info[i] & global_info)) t.bank.read[i] = {};
             if (!(t.write_info[i] & global_info)) t.bank.write[i] = {};
-        }
+            if (t.bank.read[i].tag == invalid_tag && t.bank.write[i].tag == invalid_tag) t.unmark(i);
+        });
     }
 }
 
@@ -99,11 +100,14 @@ void Mmu::invalidate(Space& s, std::uint64_t va, bool globals) {
     bool near_large = s.large.near(va);
     for (Tables& t : s.views) {
         if (!t.used) continue;
-        unsigned first = near_large ? 0 : TlbBank::slot(va), end = near_large ? TlbBank::entries : first + 1;
-        for (unsigned i = first; i < end; ++i) {
+        auto drop_slot = [&](unsigned i) {
             drop(t.bank.read[i].tag, t.read_info[i]);
             drop(t.bank.write[i].tag, t.write_info[i]);
-        }
+        };
+        if (near_large)
+            t.for_filled(drop_slot);
+        else
+            drop_slot(TlbBank::slot(va));
     }
     s.user_code.invalidate(va, globals);
     (own_kernel_code_ ? s.kernel_code : shared_kernel_code_).invalidate(va, globals);
@@ -156,6 +160,7 @@ void Mmu::reconfigure() {
 }
 
 void Mmu::flush_all() {
+    last_piece_ = {};
     shared_kernel_code_.clear();
     for (auto& s : spaces_) {
         if (!s) continue;
@@ -174,7 +179,7 @@ void Mmu::invalidate_page(std::uint64_t va) {
         if (!s || !s->valid) continue;
         // Other address spaces lose the page too: more than demanded (their global translations), and simpler.
         invalidate(*s, va, true);
-        s->pdes.clear();
+        s->guest_tables.clear();
     }
 }
 
@@ -182,7 +187,7 @@ void Mmu::invalidate_pcid_page(std::uint64_t pcid, std::uint64_t va) {
     for (auto& s : spaces_) {
         if (!s || !s->valid || s->pcid != pcid) continue;
         invalidate(*s, va, false);
-        s->pdes.clear();
+        s->guest_tables.clear();
     }
 }
 
@@ -197,8 +202,10 @@ void Mmu::drop_write_entries(std::uint8_t const* host_page) {
         if (!s || !s->valid) continue;
         for (Tables& t : s->views) {
             if (!t.used) continue;
-            for (TlbEntry& e : t.bank.write)
+            t.for_filled([&](unsigned i) {
+                TlbEntry& e = t.bank.write[i];
                 if (e.tag != invalid_tag && e.tag + e.addend == host) e.tag = invalid_tag;
+            });
         }
     }
 }
@@ -215,7 +222,7 @@ std::optional<Translation> Mmu::translate(std::uint64_t va, Access access, View 
         return std::nullopt;
     }
     std::uint32_t error = 0;
-    std::optional<Translation> t = walker_.walk(va, access, view, current_->pdes, error);
+    std::optional<Translation> t = walker_.walk(va, access, view, current_->guest_tables, error);
     if (!t) {
         c_.raise_page_fault(va, error);
         return std::nullopt;
@@ -224,43 +231,53 @@ std::optional<Translation> Mmu::translate(std::uint64_t va, Access access, View 
     return t;
 }
 
+Mmu::RamPiece const* Mmu::ram_piece(FlatView const& memory, GuestPhys phys) {
+    RamPiece& known = last_piece_;
+    auto holds_page = [&](GuestPhys first, GuestPhys last) {
+        return first <= phys && phys <= last && last - phys >= page_size - 1;
+    };
+    if (known.view == &memory && holds_page(known.first, known.last)) [[likely]]
+        return &known;
+    FlatRange const *read = memory.find_read(phys), *write = memory.find_write(phys);
+    if (!read || !write || !read->backing.ram || read->backing.ram != write->backing.ram) return nullptr;
+    if (read->backing.offset - read->range.first != write->backing.offset - write->range.first) return nullptr;
+    GuestPhys const first = std::max(read->range.first, write->range.first),
+                    last = std::min(read->range.last, write->range.last);
+    if (!holds_page(first, last)) return nullptr;
+    known = {&memory, first, last, read->backing.ram, read->backing.offset + (first - read->range.first)};
+    return &known;
+}
+
 void Mmu::fill(std::uint64_t va, View view, Translation const& t, Access access) {
     std::uint64_t page = va & page_mask;
     GuestPhys phys = t.phys & page_mask;
     if (watching_ && watched_page(page)) return;
-    FlatView const& memory = bus_.memory().view();
-    auto host_of = [&](FlatRange const* piece) -> std::uint8_t* {
-        if (!piece || !piece->backing.ram || phys < piece->range.first || piece->range.last - phys < page_size - 1)
-            return nullptr;
-        return piece->backing.ram->host() + piece->backing.offset + (phys - piece->range.first);
-    };
     Tables& tables_of_view = tables(view);
-    unsigned slot = TlbBank::slot(page);
-    auto info = EntryInfo(t.page_bits | (t.global ? global_info : 0));
-    bool entered = false;
+    TlbEntry &read = tables_of_view.bank.read[TlbBank::slot(page)],
+             &write = tables_of_view.bank.write[TlbBank::slot(page)];
     // The other kind of access gets its entry along with this one only where no page has to make room for it: a copy
     // between two pages that share a slot would miss on each access.
-    bool for_reads = access != Access::write || tables_of_view.bank.read[slot].tag == invalid_tag;
-    bool for_writes = access == Access::write || (t.write_ready && tables_of_view.bank.write[slot].tag == invalid_tag);
-    if (std::uint8_t* host = for_reads ? host_of(memory.find_read(phys)) : nullptr) {
-        tables_of_view.bank.read[slot] = {page, reinterpret_cast<std::uint64_t>(host) - page};
-        tables_of_view.read_info[slot] = info;
-        entered = true;
+    bool for_reads = access != Access::write || read.tag == invalid_tag;
+    bool for_writes = access == Access::write || (t.write_ready && write.tag == invalid_tag);
+    FlatView const& memory = bus_.memory().view();
+    std::uint8_t* host = nullptr;
+    if (RamPiece const* piece = ram_piece(memory, phys)) {
+        std::uint64_t const offset = piece->offset + (phys - piece->first);
+        host = piece->ram->host() + offset;
+        for_writes = for_writes && !piece->ram->notes(offset).load(std::memory_order_acquire);
+    } else { // what can be written is not what can be read
+        FlatRange const* readable = memory.find_read(phys);
+        if (readable && readable->backing.ram && readable->range.last - phys >= page_size - 1)
+            host = readable->backing.ram->host() + readable->backing.offset + (phys - readable->range.first);
+        for_writes = false;
     }
-    if (for_writes) {
-        FlatRange const* piece = memory.find_write(phys);
-        std::uint8_t* host = host_of(piece);
-        if (host) {
-            std::uint64_t offset = std::uint64_t(host - piece->backing.ram->host());
-            if (piece->backing.ram->notes(offset).load(std::memory_order_acquire)) host = nullptr;
-        }
-        if (host && host == host_of(memory.find_read(phys))) {
-            tables_of_view.bank.write[slot] = {page, reinterpret_cast<std::uint64_t>(host) - page};
-            tables_of_view.write_info[slot] = info;
-            entered = true;
-        }
-    }
-    if (!entered) return;
+    if (!host || !(for_reads || for_writes)) return;
+    unsigned const slot = TlbBank::slot(page);
+    auto const info = EntryInfo(t.page_bits | (t.global ? global_info : 0));
+    TlbEntry const entry{page, reinterpret_cast<std::uint64_t>(host) - page};
+    if (for_reads) read = entry, tables_of_view.read_info[slot] = info;
+    if (for_writes) write = entry, tables_of_view.write_info[slot] = info;
+    tables_of_view.mark(slot);
     ++statistics_.refills;
     tables_of_view.has_global |= t.global;
     current_->large.note(page, t.page_bits);
@@ -273,7 +290,7 @@ void Mmu::forget_older_entries(Tables& t, unsigned slot) {
     for (Filled const& f : filled_)
         if (f.tables == &t && f.slot == slot) return;
     Filled& oldest = filled_[next_filled_++ % filled_.size()];
-    if (oldest.tables) oldest.tables->bank.read[oldest.slot] = oldest.tables->bank.write[oldest.slot] = {};
+    if (oldest.tables) oldest.tables->empty(oldest.slot);
     oldest = {&t, slot};
     if (next_filled_ % 64) return;
     current_->user_code.clear();

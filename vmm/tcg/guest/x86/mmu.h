@@ -7,6 +7,7 @@
 
 #include <array>
 #include <atomic>
+#include <bit>
 #include <bitset>
 #include <cstdint>
 #include <memory>
@@ -110,7 +111,19 @@ private:
     struct Tables {
         TlbBank bank;
         std::array<EntryInfo, TlbBank::entries> read_info{}, write_info{};
+        // A bit for each slot in which something may be: what forgets translations looks at no others.
+        std::array<std::uint64_t, TlbBank::entries / 64> filled{};
         bool used = false, has_global = false;
+
+        void mark(unsigned slot) { filled[slot / 64] |= std::uint64_t(1) << slot % 64; }
+        void unmark(unsigned slot) { filled[slot / 64] &= ~(std::uint64_t(1) << slot % 64); }
+        // f may mark and unmark.
+        template <class F> void for_filled(F f) {
+            for (unsigned word = 0; word < filled.size(); ++word)
+                for (std::uint64_t bits = filled[word]; bits; bits &= bits - 1)
+                    f(word * 64 + unsigned(std::countr_zero(bits)));
+        }
+        void empty(unsigned slot) { bank.read[slot] = bank.write[slot] = {}; }
     };
     // Which parts of the address space have been seen in large pages: INVLPG there must look at every entry.
     class LargePages {
@@ -130,7 +143,7 @@ private:
     };
     struct Space {
         std::array<Tables, view_count> views;
-        PdeCache pdes;
+        TableCaches guest_tables;
         FetchCache user_code, kernel_code;
         LargePages large;
         std::uint64_t pcid = 0, last_used = 0;
@@ -158,6 +171,15 @@ private:
 
     std::optional<Translation> translate(std::uint64_t va, Access access, View view);
     void fill(std::uint64_t va, View view, Translation const& t, Access access);
+    // RAM that serves reads and writes alike.
+    struct RamPiece {
+        FlatView const* view = nullptr; // in which it lies there
+        GuestPhys first = 0, last = 0;
+        RamBlock* ram = nullptr;
+        std::uint64_t offset = 0; // of `first`
+    };
+    // The one that holds the page at `phys`; null when there is none.
+    RamPiece const* ram_piece(FlatView const& memory, GuestPhys phys);
     void forget_older_entries(Tables& t, unsigned slot);
     // One page's part of an access.
     struct Part {
@@ -194,6 +216,7 @@ private:
     std::uint64_t watch_hits_ = 0;
     bool watching_ = false;
     MmuStatistics statistics_;
+    RamPiece last_piece_; // found last
     bool tiny_ = false;
     struct Filled {
         Tables* tables = nullptr;

@@ -68,9 +68,13 @@ bool Mmu::translate_parts(std::uint64_t va, unsigned size, Access access, View v
 bool Mmu::slow_read(std::uint64_t va, unsigned size, void* to, View view) {
     Part parts[2];
     if (!translate_parts(va, size, Access::read, view, parts)) return false;
-    auto* bytes = static_cast<std::uint8_t*>(to);
-    physical_read(parts[0].phys, parts[0].size, bytes);
-    if (parts[1].size) physical_read(parts[1].phys, parts[1].size, bytes + parts[0].size);
+    if (void* host = tlb_lookup(current_->views[unsigned(view)].bank.read, va, size)) { // entered just now
+        copy_sized(to, host, size);
+    } else {
+        auto* bytes = static_cast<std::uint8_t*>(to);
+        physical_read(parts[0].phys, parts[0].size, bytes);
+        if (parts[1].size) physical_read(parts[1].phys, parts[1].size, bytes + parts[0].size);
+    }
     if (watching_) check_watchpoints(va, size, false);
     service_requests();
     return true;
@@ -90,6 +94,12 @@ static bool may_change_code(EngineContext& e, FlatView const& memory, GuestPhys 
 bool Mmu::slow_write(std::uint64_t va, unsigned size, void const* from, View view) {
     Part parts[2];
     if (!translate_parts(va, size, Access::write, view, parts)) return false;
+    if (void* host = tlb_lookup(current_->views[unsigned(view)].bank.write, va, size)) { // entered just now
+        copy_sized(host, from, size);
+        if (written_) written_->push_back({static_cast<std::uint8_t*>(host), size});
+        service_requests();
+        return true;
+    }
     for (Part const& part : parts)
         if (!may_change_code(c_.engine, bus_.memory().view(), part.phys, part.size)) return false;
     auto const* bytes = static_cast<std::uint8_t const*>(from);

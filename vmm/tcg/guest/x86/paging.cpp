@@ -44,6 +44,8 @@ void PageWalker::configure() {
     index_bits_ = kind_ == Kind::bits32 ? 10 : 9;
     entry_size_ = kind_ == Kind::bits32 ? 4 : 8;
     top_level_ = kind_ == Kind::long5 ? 5 : kind_ == Kind::long4 ? 4 : 2;
+    quick_reserved_[0] = reserved_bits(0, 1, false);
+    quick_reserved_[1] = reserved_bits(pte::large, 2, true);
 }
 
 bool PageWalker::load_pdptes(std::uint64_t cr3) {
@@ -167,11 +169,37 @@ PageWalker::Outcome PageWalker::finish(Request const& r, Ref const& at, std::uin
     return Outcome::done;
 }
 
-PageWalker::Outcome PageWalker::attempt(Request const& r, PdeCache& cache, Translation& out, std::uint32_t& error) {
+bool PageWalker::quick(Request const& r, TableCaches const& caches, Translation& out) const {
+    if (entry_size_ != 8) return false;
+    bool is_large = false;
+    TableCache::Entry const* table = caches.level1.find(r.va >> 21);
+    if (!table) {
+        table = caches.level2.find(r.va >> 30);
+        if (!table) return false;
+        is_large = true;
+    }
+    Ref const at{.host = table->host + (r.va >> (is_large ? 21 : 12) & 511) * 8};
+    std::uint64_t const entry = read_entry(at);
+    std::uint64_t const needed =
+        pte::present | pte::accessed | (r.access == Access::write ? pte::dirty : 0) | (is_large ? pte::large : 0);
+    if ((entry & needed) != needed || (entry & quick_reserved_[is_large])) return false;
+    Rights const rights{.writable = table->writable && (entry & pte::writable),
+                        .user = table->user && (entry & pte::user),
+                        .no_execute = table->no_execute || (nxe_ && (entry & pte::no_execute))};
+    std::uint32_t ignored;
+    if (!permitted(r, rights, entry, r.access, ignored)) return false;
+    std::uint64_t const offset_mask = is_large ? 0x1fffff : 0xfff;
+    out.phys = (entry & bits(12, 52) & ~offset_mask) | (r.va & offset_mask);
+    out.page_bits = is_large ? 21 : 12;
+    out.write_ready = (entry & pte::dirty) && permitted(r, rights, entry, Access::write, ignored);
+    out.global = pge_ && (entry & pte::global);
+    return true;
+}
+
+PageWalker::Outcome PageWalker::attempt(Request const& r, TableCaches& caches, Translation& out, std::uint32_t& error) {
     Rights rights;
     unsigned level = top_level_;
     Ref at;
-    std::uint64_t tag = r.va >> shift(2);
     std::uint64_t index_mask = (std::uint64_t(1) << index_bits_) - 1;
     GuestPhys table = state_.cr3 & (kind_ == Kind::bits32 ? 0xfffff000 : bits(12, physical_bits_));
     if (kind_ == Kind::pae) {
@@ -181,14 +209,17 @@ PageWalker::Outcome PageWalker::attempt(Request const& r, PdeCache& cache, Trans
         if (!(pdpte & pte::present)) return Outcome::fault;
         table = pdpte & bits(12, physical_bits_);
     }
-    if (PdeCache::Entry const* hit = cache.find(tag)) {
+    auto known = [&](TableCache const& cache, unsigned of_level) {
+        TableCache::Entry const* hit = cache.find(r.va >> shift(of_level + 1));
+        if (!hit) return false;
         rights = {hit->writable, hit->user, hit->no_execute};
-        std::uint64_t offset = (r.va >> 12 & index_mask) * entry_size_;
+        std::uint64_t offset = (r.va >> shift(of_level) & index_mask) * entry_size_;
         at = {hit->host + offset, hit->ram, hit->ram_offset + offset, 0};
-        level = 1;
-    } else {
+        level = of_level;
+        return true;
+    };
+    if (!known(caches.level1, 1) && (top_level_ == 2 || !known(caches.level2, 2)))
         at = locate(table, unsigned(r.va >> shift(level) & index_mask));
-    }
     for (;; --level) {
         std::uint64_t entry = read_entry(at);
         error = 0;
@@ -204,24 +235,27 @@ PageWalker::Outcome PageWalker::attempt(Request const& r, PdeCache& cache, Trans
         GuestPhys next = kind_ == Kind::bits32 ? entry & 0xfffff000 : entry & bits(12, 52);
         unsigned index = unsigned(r.va >> shift(level - 1) & index_mask);
         at = locate(next, index);
-        if (level == 2 && at.host)
-            cache.put({.tag = tag,
-                       .host = at.host - index * entry_size_,
-                       .ram = at.ram,
-                       .ram_offset = at.ram_offset - index * entry_size_,
-                       .writable = rights.writable,
-                       .user = rights.user,
-                       .no_execute = rights.no_execute});
+        if ((level == 2 || level == 3) && at.host)
+            (level == 2 ? caches.level1 : caches.level2)
+                .put({.tag = r.va >> shift(level),
+                      .host = at.host - index * entry_size_,
+                      .ram = at.ram,
+                      .ram_offset = at.ram_offset - index * entry_size_,
+                      .writable = rights.writable,
+                      .user = rights.user,
+                      .no_execute = rights.no_execute});
     }
 }
 
-std::optional<Translation> PageWalker::walk(std::uint64_t va, Access access, View view, PdeCache& cache,
+std::optional<Translation> PageWalker::walk(std::uint64_t va, Access access, View view, TableCaches& caches,
                                             std::uint32_t& error) {
     if (kind_ == Kind::none) return Translation{.phys = va, .page_bits = 12, .write_ready = true, .global = false};
     Request r{va, access, view};
+    Translation out;
+    if (quick(r, caches, out)) [[likely]]
+        return out;
     for (;;) {
-        Translation out;
-        switch (attempt(r, cache, out, error)) {
+        switch (attempt(r, caches, out, error)) {
         case Outcome::done: return out;
         case Outcome::fault: error = error_code(r, error); return std::nullopt;
         case Outcome::changed: break;

@@ -30,12 +30,11 @@ struct Translation {
     bool global = false;
 };
 
-// Remembers where level-1 tables lie, with the rights of the levels above (the SDM's "PDE cache"). One per address
-// space; to be cleared whenever the architecture lets paging-structure caches go.
-class PdeCache {
+// Remembers where tables of one level lie, with the rights of the levels above.
+class TableCache {
 public:
     struct Entry {
-        std::uint64_t tag = ~std::uint64_t(0); // va >> size of a level-1 table's reach
+        std::uint64_t tag = ~std::uint64_t(0); // va >> size of a table's reach
         std::uint64_t generation = 0;          // good in this one only
         std::uint8_t* host = nullptr;
         RamBlock* ram = nullptr;
@@ -58,6 +57,13 @@ private:
     std::uint64_t generation_ = 1;
 };
 
+// The SDM's "PDE cache" (where level-1 tables lie) and "PDPTE cache" (level-2 tables, long mode only). One per address
+// space; to be cleared whenever the architecture lets paging-structure caches go.
+struct TableCaches {
+    TableCache level1, level2;
+    void clear() { level1.clear(), level2.clear(); }
+};
+
 // Used on the vCPU's thread only.
 class PageWalker {
 public:
@@ -74,7 +80,8 @@ public:
     bool paging() const { return kind_ != Kind::none; }
 
     // Translates `va` (canonical, or 32 bits outside long mode). Nothing: a page fault with error code `error`.
-    std::optional<Translation> walk(std::uint64_t va, Access access, View view, PdeCache& cache, std::uint32_t& error);
+    std::optional<Translation> walk(std::uint64_t va, Access access, View view, TableCaches& caches,
+                                    std::uint32_t& error);
     // The translation a debugger sees: no rights checked, nothing written.
     std::optional<GuestPhys> peek(std::uint64_t va);
 
@@ -98,7 +105,9 @@ private:
     };
     enum class Outcome : std::uint8_t { done, fault, changed };
 
-    Outcome attempt(Request const& r, PdeCache& cache, Translation& out, std::uint32_t& error);
+    // The usual walk: known tables, nothing to set in them, access allowed, entries of 8 bytes. False: anything else.
+    bool quick(Request const& r, TableCaches const& caches, Translation& out) const;
+    Outcome attempt(Request const& r, TableCaches& caches, Translation& out, std::uint32_t& error);
     Outcome finish(Request const& r, Ref const& at, std::uint64_t entry, unsigned level, Rights rights,
                    Translation& out, std::uint32_t& error);
     bool permitted(Request const& r, Rights rights, std::uint64_t entry, Access access, std::uint32_t& error) const;
@@ -117,6 +126,7 @@ private:
     unsigned physical_bits_, top_level_ = 0, index_bits_ = 9, entry_size_ = 8;
     bool gigabyte_pages_, wp_ = false, smep_ = false, smap_ = false, nxe_ = false, pse_ = false, pge_ = false,
                           pke_ = false, fetch_bit_ = false;
+    std::uint64_t quick_reserved_[2] = {}; // reserved bits of level-1 entries and of level-2 ones for large pages
     bool pdptes_valid_ = false;
     std::array<std::uint64_t, 4> pdptes_{};
 };

@@ -138,7 +138,7 @@ protected:
         m.enter(c.kind, (c.smep ? cr4::smep : 0) | (c.smap ? cr4::smap : 0) | cr4::pse, c.wp, c.nxe, c.cpl);
         Expected const want = oracle(c);
         View const view = c.cpl == 3 ? View::user : c.smap && !c.ac ? View::kernel_smap : View::kernel;
-        PdeCache cache;
+        TableCaches cache;
         std::uint32_t error = 0;
         auto got = m.mmu->walker().walk(va, c.access, view, cache, error);
         std::string const what = describe(c);

@@ -109,7 +109,8 @@ public:
 
 private:
     test::IdentityGuest<HelperId::cmpxchg_wide, HelperId::crc32c, HelperId::rep_movs, HelperId::rep_stos,
-                        HelperId::rep_lods, HelperId::rep_cmps, HelperId::rep_scas>
+                        HelperId::rep_movs64, HelperId::rep_stos64, HelperId::rep_lods, HelperId::rep_cmps,
+                        HelperId::rep_scas>
         guest_{mode};
 };
 
