@@ -1,6 +1,6 @@
 // Runs a bare-metal program on a PC that changes its engine at random moments, until it has done so often enough:
 //
-//     move_host PROGRAM.elf MOVES [cpus=N] [seed=N] [engines=kvm,split,off,jit,interp]
+//     move_host PROGRAM.elf MOVES [cpus=N] [seed=N] [engines=kvm,split,off,jit,interp] [only=CASE]
 //
 // The program's verdict counts at each of its ends. Exit status 77: no KVM here.
 #include "vmm/base/checked.h"
@@ -29,7 +29,7 @@ struct Console final : dev::CharSink {
 };
 
 struct Arguments {
-    std::string program, engines = "kvm,split,off,jit,interp";
+    std::string program, engines = "kvm,split,off,jit,interp", only{};
     unsigned moves = 0, cpus = 1, seed = 1;
 };
 
@@ -41,6 +41,7 @@ Arguments parse(int argc, char** argv) {
         if (text.starts_with("cpus=")) a.cpus = unsigned(std::stoul(value));
         if (text.starts_with("seed=")) a.seed = unsigned(std::stoul(value));
         if (text.starts_with("engines=")) a.engines = value;
+        if (text.starts_with("only=")) a.only = " " + text;
     }
     return a;
 }
@@ -81,7 +82,7 @@ int run(Host& host, Arguments const& a, std::vector<std::string> const& names, s
     config.debug_exit = PcConfig::DebugExit{.port = 0xf4, .size = 4};
     config.testdev = true;
     config.kernel =
-        firmware::KernelOptions{.kernel = a.program, .append = fmt::format("cpus={}", a.cpus), .initrd = {}};
+        firmware::KernelOptions{.kernel = a.program, .append = fmt::format("cpus={}{}", a.cpus, a.only), .initrd = {}};
     int status = -2;
     auto made = PcMachine::create(
         std::move(config), {.loop = *host.loop,
@@ -122,8 +123,19 @@ int run(Host& host, Arguments const& a, std::vector<std::string> const& names, s
         }
         finished = true;
     });
-    while (status == -2) host.loop->run_once(100'000'000);
+    constexpr Nanoseconds longest_run = 60 * nanoseconds_per_second; // it takes one to five seconds
+    while (status == -2) {
+        host.loop->run_once(100'000'000);
+        if (machine.clock().now() < longest_run) continue;
+        fmt::print("the program hangs under {}\n", now);
+        status = -1;
+    }
     machine.stop();
+    for (unsigned n = 0; n < a.cpus && status == -1; ++n) {
+        x86::State s = machine.cpu_state(n);
+        fmt::print("CPU {}: activity {}, event {} vector {:#x}, INIT {}, SIPI {}\n{}\n", n, unsigned(s.activity),
+                   s.event_pending, s.event_vector, s.init_pending, s.sipi_pending, x86::describe(s));
+    }
     quit = true;
     while (!finished) host.loop->run_once(1'000'000);
     clock.join();
@@ -135,7 +147,8 @@ int run(Host& host, Arguments const& a, std::vector<std::string> const& names, s
 } // namespace
 
 int main(int argc, char** argv) {
-    if (argc < 3) return fmt::print("usage: move_host PROGRAM.elf MOVES [cpus=N] [seed=N] [engines=A,B]\n"), 2;
+    if (argc < 3)
+        return fmt::print("usage: move_host PROGRAM.elf MOVES [cpus=N] [seed=N] [engines=A,B] [only=CASE]\n"), 2;
     Arguments a = parse(argc, argv);
     std::vector<std::string> names;
     for (std::size_t from = 0; from <= a.engines.size();) {

@@ -19,6 +19,9 @@ struct Head4 { // kvm_msr_list
 struct Xsave { // kvm_xsave without its extension
     std::uint32_t region[1024];
 };
+struct SignalMask { // kvm_signal_mask with the kernel's signal set: what KVM_RUN blocks, so nothing
+    std::uint32_t length = 8, set[2] = {};
+};
 struct CoalescedRing { // kvm_coalesced_mmio_ring; the entries follow
     std::uint32_t first, last;
 };
@@ -28,6 +31,7 @@ inline constexpr unsigned long get_supported_cpuid = _IOWR(KVMIO, 0x05, Head8);
 inline constexpr unsigned long set_gsi_routing = _IOW(KVMIO, 0x6a, Head8);
 inline constexpr unsigned long get_msrs = _IOWR(KVMIO, 0x88, Head8);
 inline constexpr unsigned long set_msrs = _IOW(KVMIO, 0x89, Head8);
+inline constexpr unsigned long set_signal_mask = _IOW(KVMIO, 0x8b, Head4);
 inline constexpr unsigned long set_cpuid2 = _IOW(KVMIO, 0x90, Head8);
 inline constexpr unsigned long get_xsave = _IOR(KVMIO, 0xa4, Xsave);
 inline constexpr unsigned long set_xsave = _IOW(KVMIO, 0xa5, Xsave);

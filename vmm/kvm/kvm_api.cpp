@@ -1,5 +1,7 @@
 #include "vmm/kvm/kvm_api.h"
 
+#include "vmm/kvm/kvm_abi.h"
+
 #include <fcntl.h>
 #include <signal.h>
 #include <sys/ioctl.h>
@@ -38,6 +40,23 @@ public:
     }
     void unmap(void* address, std::size_t size) override { ::munmap(address, size); }
     void kick(int thread_id) override { syscall(SYS_tgkill, getpid(), thread_id, kick_signal); }
+    int run_kicked(int vcpu_fd) override {
+        sigset_t kicks, before;
+        sigemptyset(&kicks), sigaddset(&kicks, kick_signal);
+        pthread_sigmask(SIG_BLOCK, &kicks, &before);
+        kick(gettid());
+        abi::SignalMask mask;
+        int result = ioctl(vcpu_fd, abi::set_signal_mask, reinterpret_cast<std::uintptr_t>(&mask));
+        if (result >= 0) {
+            result = ioctl(vcpu_fd, KVM_RUN, 0);
+            int restored = ioctl(vcpu_fd, abi::set_signal_mask, 0);
+            if (restored < 0) result = restored;
+        }
+        timespec const now{};
+        sigtimedwait(&kicks, nullptr, &now);
+        pthread_sigmask(SIG_SETMASK, &before, nullptr);
+        return result;
+    }
 };
 
 } // namespace

@@ -21,6 +21,9 @@ public:
     virtual void unmap(void* address, std::size_t size) = 0;
     // Sends the kick signal to a thread of this process.
     virtual void kick(int thread_id) = 0;
+    // KVM_RUN that ends before the first guest instruction because a kick waits, but after the kernel has done what it
+    // does at an entry: what became due is in registers and the local APIC then. -EINTR when all went well.
+    virtual int run_kicked(int vcpu_fd) = 0;
 
     template <class T> int ioctl(int fd, unsigned long request, T* argument) {
         return ioctl(fd, request, reinterpret_cast<std::uintptr_t>(argument));

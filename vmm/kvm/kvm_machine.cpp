@@ -74,6 +74,7 @@ Result<void> KvmMachine::probe() {
     caps_.dirty_ring_bytes = number(KVM_CAP_DIRTY_LOG_RING);
     caps_.irqfd_resample = number(KVM_CAP_IRQFD_RESAMPLE);
     caps_.tsc_deadline = number(KVM_CAP_TSC_DEADLINE_TIMER);
+    caps_.tsc_offset = number(KVM_CAP_VCPU_ATTRIBUTES);
     caps_.debug_blocks_irqs = number(KVM_CAP_SET_GUEST_DEBUG2) & KVM_GUESTDBG_BLOCKIRQ;
     caps_.mce_banks = number(KVM_CAP_MCE);
     int size = api_.ioctl(device_.get(), KVM_GET_VCPU_MMAP_SIZE, std::uintptr_t(0));
@@ -279,6 +280,11 @@ Result<void> KvmMachine::with_gate_closed(std::function<Result<void>()> const& w
     return result;
 }
 
+Result<void> KvmMachine::outside_guest(std::function<Result<void>()> const& work) {
+    std::lock_guard closer(closer_);
+    return with_gate_closed(work);
+}
+
 void KvmMachine::wait_for_gate() {
     std::unique_lock lock(mutex_);
     gate_opened_.wait(lock, [&] { return !gate_closed_.load(std::memory_order_seq_cst); });
@@ -306,6 +312,19 @@ void KvmMachine::mark_broken(std::string text) {
 std::string KvmMachine::broken_text() const {
     std::lock_guard lock(mutex_);
     return broken_text_;
+}
+
+Result<std::uint64_t> KvmMachine::kvmclock() const {
+    kvm_clock_data data{};
+    if (int result = api_.ioctl(vm_.get(), KVM_GET_CLOCK, &data); result < 0) return kvm_error("KVM_GET_CLOCK", result);
+    return data.clock;
+}
+
+Result<void> KvmMachine::set_kvmclock(std::uint64_t value) {
+    kvm_clock_data data{};
+    data.clock = value;
+    if (int result = api_.ioctl(vm_.get(), KVM_SET_CLOCK, &data); result < 0) return kvm_error("KVM_SET_CLOCK", result);
+    return {};
 }
 
 Result<void> KvmMachine::add_coalesced_zone(GuestPhys address, std::uint32_t size, bool port) {

@@ -46,6 +46,7 @@ struct KvmCaps {
     unsigned dirty_ring_bytes = 0; // largest dirty ring; 0: none
     bool irqfd_resample = false;
     bool tsc_deadline = false;
+    bool tsc_offset = false; // a vCPU's TSC offset can be read and written
     bool debug_blocks_irqs = false;
     unsigned mce_banks = 0;
 };
@@ -100,7 +101,13 @@ public:
     void remove_gate_user(GateUser& user);
     bool gate_closed() const { return gate_closed_.load(std::memory_order_seq_cst); }
     void wait_for_gate();
+    // Runs `work` while no vCPU is in guest code. Any thread outside guest code.
+    Result<void> outside_guest(std::function<Result<void>()> const& work);
     void dirty_ring_full();
+
+    // kvmclock, in nanoseconds.
+    Result<std::uint64_t> kvmclock() const;
+    Result<void> set_kvmclock(std::uint64_t value);
 
     // Lets the kernel collect guest writes to this range; vCPUs hand them to the bus, in order, before anything else.
     Result<void> add_coalesced_zone(GuestPhys address, std::uint32_t size, bool port);

@@ -209,6 +209,8 @@ std::optional<ExitReason> KvmVcpu::before_entry() {
     case x86::Activity::halted:
         if (!wakes_from_halt()) return ExitReason::halted;
         activity_ = x86::Activity::running;
+        // HLT has no shadow, and nothing may come between the end of HLT and the interrupt that ends it.
+        run_->ready_for_interrupt_injection = 1;
     }
     if (injects_ && !inject()) return ExitReason::internal_error;
     return std::nullopt;
@@ -236,33 +238,47 @@ std::optional<ExitReason> KvmVcpu::take_signals() {
 }
 
 void KvmVcpu::apply_init_signal() {
-    x86::State s = state();
+    x86::State s = kernel_state();
     x86::apply_init(s, config_.model.signature(), config_.bsp);
-    set_state(s);
+    set_kernel_state(s);
 }
 
 void KvmVcpu::apply_sipi(std::uint8_t vector) {
     if (activity_ != x86::Activity::wait_for_sipi) return;
-    x86::State s = state();
+    x86::State s = kernel_state();
     s.seg[x86::cs].selector = std::uint16_t(vector << 8);
     s.seg[x86::cs].base = std::uint64_t(vector) << 12;
     s.rip = 0;
     s.activity = x86::Activity::running;
-    set_state(s);
+    set_kernel_state(s);
 }
 
 // Hands the CPU an external interrupt when it can take one, or asks to be told when it can.
 bool KvmVcpu::inject() {
     if (run_->ready_for_interrupt_injection && bus_.interrupt_pending()) {
         if (auto vector = bus_.acknowledge_interrupt()) {
-            kvm_interrupt request{};
-            request.irq = *vector;
-            if (!check("KVM_INTERRUPT", call(KVM_INTERRUPT, &request))) return false;
+            if (!queue_interrupt(*vector)) return false;
             run_->ready_for_interrupt_injection = 0;
         }
     }
     run_->request_interrupt_window = bus_.interrupt_pending();
     return true;
+}
+
+bool KvmVcpu::queue_interrupt(std::uint8_t vector) {
+    if (!kernel_apic_) {
+        kvm_interrupt request{};
+        request.irq = vector;
+        return check("KVM_INTERRUPT", call(KVM_INTERRUPT, &request));
+    }
+    // With the local APIC in the kernel KVM_INTERRUPT leaves the vector where no call can read it, so that it would be
+    // lost with this vCPU. The CPU is ready for it: it may as well be under delivery already.
+    kvm_vcpu_events events{};
+    if (!check("KVM_GET_VCPU_EVENTS", call(KVM_GET_VCPU_EVENTS, &events))) return false;
+    events.interrupt.injected = 1, events.interrupt.nr = vector, events.interrupt.soft = 0;
+    events.flags = 0;
+    if (!check("KVM_SET_VCPU_EVENTS", call(KVM_SET_VCPU_EVENTS, &events))) return false;
+    return kernel_activity() != x86::Activity::halted || set_kernel_activity(x86::Activity::running);
 }
 
 int KvmVcpu::enter() {
@@ -343,6 +359,17 @@ void KvmVcpu::harvest_dirty_ring(std::function<void(unsigned, std::uint64_t)> co
 // --- state ---
 
 x86::State KvmVcpu::state() const {
+    x86::State s = kernel_state();
+    std::uint32_t waiting = signals_.load(std::memory_order_seq_cst);
+    s.nmi_pending |= (waiting >> unsigned(CpuSignal::nmi) & 1) != 0;
+    s.smi_pending |= (waiting >> unsigned(CpuSignal::smi) & 1) != 0;
+    s.init_pending = waiting >> unsigned(CpuSignal::init) & 1;
+    s.sipi_pending = waiting >> unsigned(CpuSignal::sipi) & 1;
+    s.sipi_vector = sipi_vector_.load(std::memory_order_relaxed);
+    return s;
+}
+
+x86::State KvmVcpu::kernel_state() const {
     x86::State s;
     kvm_regs regs{};
     kvm_sregs sregs{};
@@ -350,7 +377,11 @@ x86::State KvmVcpu::state() const {
     kvm_xcrs xcrs{};
     kvm_debugregs debug{};
     kvm_vcpu_events events{};
-    bool ok = check("KVM_GET_REGS", call(KVM_GET_REGS, &regs)) && check("KVM_GET_SREGS", call(KVM_GET_SREGS, &sregs)) &&
+    // First, for it makes the kernel take a waiting INIT or SIPI, which changes registers.
+    s.activity = activity_;
+    if (kernel_apic_ && activity_ != x86::Activity::shutdown) s.activity = kernel_activity();
+    bool ok = error_.empty() && check("KVM_GET_REGS", call(KVM_GET_REGS, &regs)) &&
+              check("KVM_GET_SREGS", call(KVM_GET_SREGS, &sregs)) &&
               check("KVM_GET_XSAVE", call(abi::get_xsave, &xsave)) &&
               check("KVM_GET_XCRS", call(KVM_GET_XCRS, &xcrs)) &&
               check("KVM_GET_DEBUGREGS", call(KVM_GET_DEBUGREGS, &debug)) &&
@@ -363,14 +394,6 @@ x86::State KvmVcpu::state() const {
     from_kvm(debug, s);
     from_kvm(events, s);
     get_msrs(s);
-    s.activity = activity_;
-    if (kernel_apic_ && activity_ != x86::Activity::shutdown) s.activity = kernel_activity();
-    std::uint32_t waiting = signals_.load(std::memory_order_seq_cst);
-    s.nmi_pending |= (waiting >> unsigned(CpuSignal::nmi) & 1) != 0;
-    s.smi_pending |= (waiting >> unsigned(CpuSignal::smi) & 1) != 0;
-    s.init_pending = waiting >> unsigned(CpuSignal::init) & 1;
-    s.sipi_pending = waiting >> unsigned(CpuSignal::sipi) & 1;
-    s.sipi_vector = sipi_vector_.load(std::memory_order_relaxed);
     return s;
 }
 
@@ -390,6 +413,60 @@ bool KvmVcpu::set_kernel_activity(x86::Activity activity) {
     if (activity == x86::Activity::halted) mp.mp_state = KVM_MP_STATE_HALTED;
     if (activity == x86::Activity::wait_for_sipi) mp.mp_state = KVM_MP_STATE_INIT_RECEIVED;
     return check("KVM_SET_MP_STATE", call(KVM_SET_MP_STATE, &mp));
+}
+
+std::uint32_t KernelApic::word(unsigned at) const {
+    std::uint32_t value;
+    std::memcpy(&value, page.regs + at, 4);
+    return value;
+}
+
+Result<std::uint32_t> KvmVcpu::settle() {
+    // The kernel counts a timer's end when its own timer has run, which may be a moment later.
+    constexpr timespec moment{.tv_sec = 0, .tv_nsec = 100'000};
+    constexpr unsigned r_lvt_timer = 0x320, r_initial = 0x380, r_current = 0x390;
+    constexpr std::uint32_t lvt_masked = 1u << 16, lvt_deadline_mode = 1u << 18;
+    if (activity_ == x86::Activity::shutdown) return 0;
+    kernel_activity();
+    if (!error_.empty()) return Error(error_);
+    KernelApic apic;
+    if (int result = call(KVM_GET_LAPIC, &apic.page); result < 0) return kvm_error("KVM_GET_LAPIC", result);
+    if ((apic.word(r_lvt_timer) & (lvt_masked | lvt_deadline_mode)) || !apic.word(r_initial)) return 0;
+    if (!apic.word(r_current)) nanosleep(&moment, nullptr);
+    store_immediate_exit(run_, 0);
+    int result = machine_.api().run_kicked(vcpu_.get());
+    if (result < 0 && result != -EINTR && result != -EAGAIN) return kvm_error("KVM_RUN", result);
+    return apic.word(r_current);
+}
+
+Result<KvmVcpu::TimeStamp> KvmVcpu::time_stamp() const {
+    TimeStamp stamp;
+    std::vector<kvm_msr_entry> msrs{msr_entry(x86::msr::tsc_adjust, 0), msr_entry(x86::msr::tsc, 0)};
+    int result = transfer_msrs(machine_.api(), vcpu_.get(), abi::get_msrs, msrs, [](std::uint32_t) {});
+    if (result < 0) return kvm_error("KVM_GET_MSRS", result);
+    for (kvm_msr_entry const& e : msrs) (e.index == x86::msr::tsc ? stamp.counter : stamp.adjust) = e.data;
+    if (!machine_.caps().tsc_offset) return stamp;
+    std::uint64_t offset = 0;
+    kvm_device_attr attribute{.flags = 0, .group = KVM_VCPU_TSC_CTRL, .attr = KVM_VCPU_TSC_OFFSET, .addr = {}};
+    attribute.addr = reinterpret_cast<std::uintptr_t>(&offset);
+    result = call(KVM_GET_DEVICE_ATTR, &attribute);
+    if (result < 0) return kvm_error("KVM_GET_DEVICE_ATTR", result);
+    stamp.offset = offset;
+    return stamp;
+}
+
+Result<void> KvmVcpu::set_time_stamp(std::uint64_t counter) {
+    std::vector<kvm_msr_entry> msrs{msr_entry(x86::msr::tsc, counter)};
+    int result = transfer_msrs(machine_.api(), vcpu_.get(), abi::set_msrs, msrs, [](std::uint32_t) {});
+    if (result < 0) return kvm_error("KVM_SET_MSRS", result);
+    return {};
+}
+
+Result<void> KvmVcpu::set_time_stamp_offset(std::uint64_t offset) {
+    kvm_device_attr attribute{.flags = 0, .group = KVM_VCPU_TSC_CTRL, .attr = KVM_VCPU_TSC_OFFSET, .addr = {}};
+    attribute.addr = reinterpret_cast<std::uintptr_t>(&offset);
+    if (int result = call(KVM_SET_DEVICE_ATTR, &attribute); result < 0) return kvm_error("KVM_SET_DEVICE_ATTR", result);
+    return {};
 }
 
 Result<KernelApic> KvmVcpu::kernel_apic() const {
@@ -450,6 +527,17 @@ void KvmVcpu::set_msrs(x86::State const& state) {
 }
 
 void KvmVcpu::set_state(x86::State const& s) {
+    set_kernel_state(s);
+    std::uint32_t waiting = 0;
+    if (s.init_pending) waiting |= 1u << unsigned(CpuSignal::init);
+    if (s.sipi_pending)
+        waiting |= 1u << unsigned(CpuSignal::sipi), sipi_vector_.store(s.sipi_vector, std::memory_order_relaxed);
+    if (s.smi_pending && !machine_.caps().smm) waiting |= 1u << unsigned(CpuSignal::smi);
+    signals_.store(waiting, std::memory_order_seq_cst);
+}
+
+// Registers alone: signals that come meanwhile stay.
+void KvmVcpu::set_kernel_state(x86::State const& s) {
     kvm_regs regs{};
     kvm_sregs sregs{};
     abi::Xsave xsave{};
@@ -474,14 +562,8 @@ void KvmVcpu::set_state(x86::State const& s) {
     activity_ = s.activity;
     if (kernel_apic_ && activity_ != x86::Activity::shutdown && !set_kernel_activity(activity_)) return;
     if_flag_ = s.rflags & x86::flag::if_;
-    run_->ready_for_interrupt_injection = 0; // not known until the next exit
+    run_->ready_for_interrupt_injection = if_flag_ && !s.interrupt_shadow && !s.event_pending;
     needs_completion_ = false;
-    std::uint32_t waiting = 0;
-    if (s.init_pending) waiting |= 1u << unsigned(CpuSignal::init);
-    if (s.sipi_pending)
-        waiting |= 1u << unsigned(CpuSignal::sipi), sipi_vector_.store(s.sipi_vector, std::memory_order_relaxed);
-    if (s.smi_pending && !machine_.caps().smm) waiting |= 1u << unsigned(CpuSignal::smi);
-    signals_.store(waiting, std::memory_order_seq_cst);
 }
 
 void KvmVcpu::reset(bool bsp) { set_state(x86::reset_state(config_.model.signature(), bsp)); }

@@ -33,6 +33,7 @@ struct KernelApic {
     std::uint64_t tsc_deadline = 0;    // in ticks of `tsc`
     std::uint64_t tsc = 0, tsc_hz = 0; // the guest's counter at the moment of the look; ignored when set
     kvm_lapic_state page{};
+    std::uint32_t word(unsigned at) const;
 };
 
 class KvmVcpu final : public Vcpu, private GateUser {
@@ -67,6 +68,19 @@ public:
     // kernel-irqchip=on|split, while out of run().
     Result<KernelApic> kernel_apic() const;
     Result<void> set_kernel_apic(KernelApic const& apic);
+    // kernel-irqchip=on|split, before kernel_apic() and state(), on a thread without the device lock: the kernel takes
+    // what has come for this CPU but waits for an entry, INIT and SIPI and the APIC timer's interrupt. The timer's
+    // count after that: one that is over later, without an entry, has not interrupted yet.
+    Result<std::uint32_t> settle();
+    // The time stamp counter as the guest reads it, its IA32_TSC_ADJUST, and the offset KVM makes it with, where the
+    // host's KVM tells.
+    struct TimeStamp {
+        std::uint64_t counter = 0, adjust = 0;
+        std::optional<std::uint64_t> offset;
+    };
+    Result<TimeStamp> time_stamp() const;
+    Result<void> set_time_stamp(std::uint64_t counter);
+    Result<void> set_time_stamp_offset(std::uint64_t offset);
     // Times the guest came out to userspace.
     std::uint64_t exits() const { return exits_; }
     int fd() const { return vcpu_.get(); }
@@ -90,6 +104,7 @@ private:
     void apply_sipi(std::uint8_t vector);
     bool wakes_from_halt() const;
     bool inject();
+    bool queue_interrupt(std::uint8_t vector);
     int enter();
     std::optional<ExitReason> after_exit(int result);
     ExitReason leave(ExitReason reason);
@@ -118,7 +133,9 @@ private:
     bool set_kernel_activity(x86::Activity activity);
     void get_msrs(x86::State& s) const;
     void set_msrs(x86::State const& s);
-    void set_tsc(x86::State const& s);
+    // state() and set_state() without the signals that wait here.
+    x86::State kernel_state() const;
+    void set_kernel_state(x86::State const& s);
 
     Config config_;
     KvmMachine& machine_;

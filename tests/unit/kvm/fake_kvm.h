@@ -24,6 +24,7 @@ public:
     void* map(int fd, std::size_t size, std::size_t offset, int& error) override;
     void unmap(void* address, std::size_t size) override;
     void kick(int thread_id) override;
+    int run_kicked(int fd) override { return ioctl(fd, KVM_RUN, 0); } // the script is to answer -EINTR
 
     // The n-th call from now on (1: the next; open and map count) returns -`error`. 0: none.
     void fail_call(unsigned n, int error) { calls_ = 0, fail_at_ = n, fail_error_ = error; }

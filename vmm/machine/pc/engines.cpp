@@ -2,6 +2,7 @@
 
 #include "vmm/kvm/kvm_vcpu.h"
 #include "vmm/machine/pc/kernel_controllers.h"
+#include "vmm/machine/pc/pc_cpu_bus.h"
 #include "vmm/tcg/engine/lockstep_vcpu.h"
 #include "vmm/tcg/engine/x86_vcpu.h"
 #include "vmm/tcg/x64/backend.h"
@@ -91,19 +92,46 @@ public:
         auto vcpu = TRY(kvm::KvmVcpu::create(
             {.machine = *machine_, .bus = bus, .model = model, .cpuid = cpuid_of(place), .bsp = place.bsp}));
         if (controllers_) controllers_->add_vcpu(*vcpu);
+        vcpus_.push_back(&*vcpu);
         return std::unique_ptr<Vcpu>(std::move(vcpu));
     }
     KernelControllers* controllers() override { return controllers_ ? &*controllers_ : nullptr; }
     void release_memory() override {
         if (controllers_) controllers_->forget_vcpus();
+        vcpus_.clear();
         machine_->detach_memory();
         has_memory_ = false;
+    }
+    // CPUs keep what IA32_TSC_ADJUST sets them apart and not a tick more: one offset serves all of them.
+    Result<void> start_time(GuestTime& time) override {
+        if (vcpus_.empty()) return {};
+        TRY(machine_->set_kvmclock(std::uint64_t(time.clock.now() + time.paravirtual_lead)));
+        auto first = TRY(vcpus_[0]->time_stamp());
+        std::uint64_t ahead = time.tsc.tsc_now() + first.adjust - first.counter;
+        for (kvm::KvmVcpu* vcpu : vcpus_) {
+            auto stamp = TRY(vcpu->time_stamp());
+            if (first.offset)
+                TRY(vcpu->set_time_stamp_offset(*first.offset + ahead + stamp.adjust - first.adjust));
+            else
+                TRY(vcpu->set_time_stamp(time.tsc.tsc_now() + stamp.adjust));
+        }
+        time_runs_ = true;
+        return {};
+    }
+    Result<void> stop_time(GuestTime& time) override {
+        if (!std::exchange(time_runs_, false)) return {};
+        auto stamp = TRY(vcpus_[0]->time_stamp());
+        time.tsc.advance(stamp.counter - stamp.adjust - time.tsc.tsc_now());
+        time.paravirtual_lead = Nanoseconds(TRY(machine_->kvmclock())) - time.clock.now();
+        return {};
     }
     x86::FeatureSet features() const override { return machine_->features(); }
 
 private:
     std::unique_ptr<kvm::KvmMachine> machine_;
     std::optional<KernelControllers> controllers_;
+    std::vector<kvm::KvmVcpu*> vcpus_;
+    bool time_runs_ = false;
     bool has_memory_ = false;
 };
 

@@ -1,5 +1,6 @@
 // Making vCPUs of the engine the user chose.
 #pragma once
+#include "vmm/base/clock.h"
 #include "vmm/base/log.h"
 #include "vmm/cpu/cpu_bus.h"
 #include "vmm/cpu/vcpu.h"
@@ -22,6 +23,15 @@ struct CpuPlace {
     bool bsp = false;
 };
 
+class PcTsc;
+
+// What a guest's clocks have shown, from one engine to the next.
+struct GuestTime {
+    PcTsc& tsc;
+    Clock const& clock;               // virtual time
+    Nanoseconds paravirtual_lead = 0; // what kvmclock is ahead of virtual time
+};
+
 // One engine for all vCPUs of a machine; outlives them.
 class Engine {
 public:
@@ -30,6 +40,10 @@ public:
     virtual Result<std::unique_ptr<Vcpu>> make_vcpu(CpuBus& bus, x86::CpuModel const& model, CpuPlace place) = 0;
     // The machine's memory is about to end. The vCPUs are gone.
     virtual void release_memory() {}
+    // Virtual time starts or has stopped, the vCPUs out of guest code: an engine whose guest sees clocks that are not
+    // ours sets them by ours, or ours by them, so that the guest sees none go back.
+    virtual Result<void> start_time(GuestTime&) { return {}; }
+    virtual Result<void> stop_time(GuestTime&) { return {}; }
     // Interrupt controllers that come with the engine; null: the board's are all there are.
     virtual KernelControllers* controllers() { return nullptr; }
     // What CPU models are cut down to.

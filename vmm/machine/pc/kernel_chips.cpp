@@ -13,6 +13,7 @@ constexpr std::array<std::uint8_t, 2> elcr_mask = {0xf8, 0xde};
 // Bits of a redirection entry that are state: all but Delivery Status and reserved ones.
 constexpr std::uint64_t redirection_bits = 0xff00'0000'0001'efff;
 constexpr std::uint64_t redirection_level = 1u << 15;
+constexpr std::uint32_t lvt_masked = 1u << 16, lvt_deadline_mode = 1u << 18;
 
 // Registers of the APIC page (SDM vol. 3 table 10-1).
 enum Register : unsigned {
@@ -42,6 +43,12 @@ void put(kvm_lapic_state& page, unsigned at, std::uint32_t value) { std::memcpy(
 
 std::uint64_t scale(std::uint64_t ticks, std::uint64_t to, std::uint64_t from) {
     return std::uint64_t(static_cast<unsigned __int128>(ticks) * to / from);
+}
+
+// Nanoseconds a count of the APIC timer takes, as LocalApic::timer_tick_ns.
+std::uint64_t tick_of(dev::LocalApic::State const& s) {
+    unsigned code = (s.timer_divide & 3) | (s.timer_divide >> 1 & 4);
+    return 1ull << ((code + 1) & 7);
 }
 
 // KVM's names for how far a two-byte access has come.
@@ -119,7 +126,7 @@ dev::IoApic::State from_kvm(kvm_ioapic_state const& k, std::uint32_t lines) {
     return s;
 }
 
-void to_kvm(dev::LocalApic const& apic, kvm::KernelApic& k, Nanoseconds now) {
+std::uint32_t to_kvm(dev::LocalApic const& apic, kvm::KernelApic& k, std::uint64_t tsc) {
     dev::LocalApic::State const& s = apic.state();
     k.apic_base = s.apic_base;
     kvm_lapic_state& page = k.page;
@@ -137,14 +144,17 @@ void to_kvm(dev::LocalApic const& apic, kvm::KernelApic& k, Nanoseconds now) {
     put(page, r_icr, std::uint32_t(s.icr));
     put(page, r_icr_high, std::uint32_t(s.icr >> 32));
     for (unsigned n = 0; n < r_lvt.size(); ++n) put(page, r_lvt[n], s.lvt[n]);
-    put(page, r_initial, s.timer_initial);
-    put(page, r_current, apic.timer_current());
+    std::uint32_t current = apic.timer_current();
+    bool over = !current && s.timer_deadline < 0;
+    put(page, r_initial, over ? 0 : s.timer_initial);
+    put(page, r_current, current);
     put(page, r_divide, s.timer_divide);
-    std::uint64_t ours = std::uint64_t(now), left = s.tsc_deadline > ours ? s.tsc_deadline - ours : 0;
+    std::uint64_t left = s.tsc_deadline > tsc ? s.tsc_deadline - tsc : 0;
     k.tsc_deadline = s.tsc_deadline ? k.tsc + scale(left, k.tsc_hz, 1'000'000'000) : 0;
+    return over ? s.timer_initial : 0;
 }
 
-dev::LocalApic::State from_kvm(kvm::KernelApic const& k, Nanoseconds now) {
+dev::LocalApic::State from_kvm(kvm::KernelApic const& k, Nanoseconds now, std::uint64_t tsc) {
     dev::LocalApic::State s;
     kvm_lapic_state const& page = k.page;
     s.apic_base = k.apic_base;
@@ -161,16 +171,28 @@ dev::LocalApic::State from_kvm(kvm::KernelApic const& k, Nanoseconds now) {
     for (unsigned n = 0; n < r_lvt.size(); ++n) s.lvt[n] = get(page, r_lvt[n]);
     s.timer_initial = get(page, r_initial);
     s.timer_divide = get(page, r_divide) & 0xb;
-    unsigned code = (s.timer_divide & 3) | (s.timer_divide >> 1 & 4); // as LocalApic::timer_tick_ns
-    std::uint64_t tick = 1ull << ((code + 1) & 7);
+    std::uint64_t tick = tick_of(s);
     std::uint32_t current = std::min(get(page, r_current), s.timer_initial);
     s.timer_start = now - Nanoseconds((s.timer_initial - current) * tick);
+    // Fixed here: by the time it is adopted it may be over.
+    bool counts = !(s.lvt[dev::LocalApic::timer] & (lvt_masked | lvt_deadline_mode));
+    if (counts && current) s.timer_deadline = now + Nanoseconds(current * tick);
     std::uint64_t left = k.tsc_deadline > k.tsc ? k.tsc_deadline - k.tsc : 0;
-    if (k.tsc_deadline) s.tsc_deadline = std::uint64_t(now) + scale(left, 1'000'000'000, k.tsc_hz) + (left == 0);
+    if (k.tsc_deadline) s.tsc_deadline = tsc + scale(left, 1'000'000'000, k.tsc_hz) + (left == 0);
     return s;
 }
 
-kvm_pit_state2 to_kvm(dev::I8254::State const& s, Nanoseconds host_now) {
+void put_back(dev::LocalApic::State& s, std::uint32_t timer_initial, Nanoseconds now) {
+    s.timer_initial = timer_initial;
+    s.timer_start = now - Nanoseconds(timer_initial * tick_of(s));
+}
+
+bool timer_ended(kvm::KernelApic const& k, std::uint32_t count) {
+    std::uint32_t left = k.word(r_current);
+    return count && (left == 0 || left > count);
+}
+
+kvm_pit_state2 to_kvm(dev::I8254::State const& s, Nanoseconds virtual_now, Nanoseconds host_now) {
     kvm_pit_state2 k{};
     for (unsigned n = 0; n < 3; ++n) {
         dev::I8254::Counter const& c = s.counters[n];
@@ -189,7 +211,8 @@ kvm_pit_state2 to_kvm(dev::I8254::State const& s, Nanoseconds host_now) {
         ch.read_state = access_state(ch.rw_mode, c.read_high_next);
         ch.write_state = access_state(ch.rw_mode, c.write_high_next);
         ch.write_latch = c.write_low;
-        ch.count_load_time = host_now;
+        Nanoseconds loaded = c.loaded && !c.paused ? dev::I8254::clock.time_of(c.start) : virtual_now;
+        ch.count_load_time = host_now - (virtual_now - loaded);
         // Never programmed is a mode of its own, in which nothing counts.
         bool untouched = c.control == dev::I8254::Counter().control && !c.loaded && !c.count_register;
         if (untouched && !c.write_high_next) ch.mode = 0xff;

@@ -17,7 +17,7 @@ kvm_irqchip chip_request(unsigned id) {
 } // namespace
 
 KernelControllers::KernelControllers(kvm::KvmMachine& machine, Log& log)
-    : machine_(machine), irqs_(machine), log_(log) {}
+    : machine_(machine), irqs_(machine), log_(log), pit_(machine, log) {}
 
 template <class T> Result<void> KernelControllers::vm_call(char const* name, unsigned long request, T* argument) {
     int result = machine_.api().ioctl(machine_.vm_fd(), request, argument);
@@ -25,8 +25,15 @@ template <class T> Result<void> KernelControllers::vm_call(char const* name, uns
     return {};
 }
 
+void KernelControllers::forget_vcpus() {
+    vcpus_.clear(), settled_.clear(), left_out_.clear();
+    live_ = false;
+    pit_.forget();
+}
+
 void KernelControllers::set_board(Board board) {
     board_.emplace(std::move(board));
+    pit_.set_board(board_->pit, board_->timers);
     // GSI 0 is the I/O APIC's pin 2.
     auto const& pics = board_->pic.state().chips;
     levels_ = pics[0].lines & ~4u;
@@ -45,11 +52,6 @@ Result<void> KernelControllers::take_over() {
     if (has_pins()) TRY(irqs_.set_pc_routes());
     TRY(push_apics());
     if (has_pins()) TRY(push_chips());
-    if (clock_) {
-        kvm_clock_data data{};
-        data.clock = *clock_;
-        TRY(vm_call("KVM_SET_CLOCK", KVM_SET_CLOCK, &data));
-    }
     live_ = true;
     board_->bus.set_remote(this);
     for (dev::LocalApic* apic : board_->apics) apic->reset();
@@ -68,12 +70,18 @@ Result<void> KernelControllers::hand_back() {
     if (!live_) return {};
     live_ = false;
     board_->bus.set_remote(nullptr);
-    kvm_clock_data data{};
-    TRY(vm_call("KVM_GET_CLOCK", KVM_GET_CLOCK, &data));
-    clock_ = data.clock;
+    // From the source of an interrupt to its end, so that none is under way between two looks.
+    if (has_pins()) TRY(pit_.pull());
     TRY(pull_apics());
     if (has_pins()) return pull_chips();
     end_unreported_interrupts();
+    return {};
+}
+
+Result<void> KernelControllers::settle() {
+    settled_.clear();
+    if (!live_) return {};
+    for (kvm::KvmVcpu* vcpu : vcpus_) settled_.push_back(TRY(vcpu->settle()));
     return {};
 }
 
@@ -91,9 +99,10 @@ void KernelControllers::end_unreported_interrupts() {
 }
 
 Result<void> KernelControllers::push_apics() {
+    left_out_.assign(vcpus_.size(), 0);
     for (std::size_t n = 0; n < vcpus_.size(); ++n) {
         kvm::KernelApic apic = TRY(vcpus_[n]->kernel_apic());
-        to_kvm(*board_->apics[n], apic, board_->clock.now());
+        left_out_[n] = to_kvm(*board_->apics[n], apic, board_->tsc.tsc_now());
         TRY(vcpus_[n]->set_kernel_apic(apic));
     }
     return {};
@@ -102,17 +111,16 @@ Result<void> KernelControllers::push_apics() {
 Result<void> KernelControllers::pull_apics() {
     for (std::size_t n = 0; n < vcpus_.size(); ++n) {
         kvm::KernelApic apic = TRY(vcpus_[n]->kernel_apic());
-        dev::LocalApic::State state = from_kvm(apic, board_->clock.now());
+        Nanoseconds now = board_->timers.now();
+        dev::LocalApic::State state = from_kvm(apic, now, board_->tsc.tsc_now());
         state.lint_level = board_->apics[n]->state().lint_level;
+        if (!state.timer_initial && left_out_[n]) put_back(state, left_out_[n], now);
+        // Ended, or began anew, since the kernel last put its interrupt where we see it.
+        if (n < settled_.size() && timer_ended(apic, settled_[n])) state.timer_deadline = now;
         TRY(board_->apics[n]->adopt(state));
     }
+    settled_.clear();
     return {};
-}
-
-Result<void> KernelControllers::push_pit() {
-    kvm_pit_state2 pit = to_kvm(board_->pit.state(), host_monotonic());
-    pit.flags = pit_replaced_.level ? KVM_PIT_FLAGS_HPET_LEGACY : 0;
-    return vm_call("KVM_SET_PIT2", KVM_SET_PIT2, &pit);
 }
 
 Result<void> KernelControllers::push_chips() {
@@ -124,7 +132,7 @@ Result<void> KernelControllers::push_chips() {
     kvm_irqchip chip = chip_request(KVM_IRQCHIP_IOAPIC);
     chip.chip.ioapic = to_kvm(board_->io_apic.state(), board_->io_apic_base);
     TRY(vm_call("KVM_SET_IRQCHIP", KVM_SET_IRQCHIP, &chip));
-    return push_pit();
+    return pit_.push(pit_replaced_.level);
 }
 
 // The kernel's pins forget who drove them: level-triggered ones are driven again, for the others that would be an edge.
@@ -142,9 +150,6 @@ Result<void> KernelControllers::assert_levels() {
 }
 
 Result<void> KernelControllers::pull_chips() {
-    kvm_pit_state2 pit{};
-    TRY(vm_call("KVM_GET_PIT2", KVM_GET_PIT2, &pit));
-    TRY(board_->pit.adopt(from_kvm(pit, board_->clock.now(), host_monotonic())));
     dev::I8259Pair::State pics;
     for (unsigned n = 0; n < 2; ++n) {
         kvm_irqchip chip = chip_request(n == 0 ? KVM_IRQCHIP_PIC_MASTER : KVM_IRQCHIP_PIC_SLAVE);
@@ -171,11 +176,7 @@ bool KernelControllers::drive(unsigned gsi, bool level) {
 
 void KernelControllers::PitReplaced::set(bool on) {
     if (std::exchange(level, on) == on || !owner.live_ || !owner.has_pins()) return;
-    kvm_pit_state2 pit{};
-    auto done = owner.vm_call("KVM_GET_PIT2", KVM_GET_PIT2, &pit);
-    pit.flags = on ? pit.flags | KVM_PIT_FLAGS_HPET_LEGACY : pit.flags & ~KVM_PIT_FLAGS_HPET_LEGACY;
-    if (done) done = owner.vm_call("KVM_SET_PIT2", KVM_SET_PIT2, &pit);
-    if (!done) owner.log_.warn("{}", done.error().message());
+    if (auto done = owner.pit_.set_replaced(on); !done) owner.log_.warn("{}", done.error().message());
 }
 
 void KernelControllers::send(std::uint64_t address, std::uint32_t data) {

@@ -8,13 +8,14 @@
 #include "vmm/base/thread_annotations.h"
 #include "vmm/kvm/kvm_irq.h"
 #include "vmm/machine/pc/kernel_chips.h"
+#include "vmm/machine/pc/kernel_pit.h"
 
 #include <array>
 #include <vector>
 
 namespace vmm {
 
-// Device lock held for every member but add_vcpu and forget_vcpus, and where one says otherwise.
+// Device lock held for every member but add_vcpu, forget_vcpus and settle.
 class KernelControllers final : public dev::RemoteApics {
 public:
     // `machine` outlives it and has kernel-irqchip=on or split.
@@ -22,7 +23,7 @@ public:
 
     // In the order of the local APICs.
     void add_vcpu(kvm::KvmVcpu& vcpu) { vcpus_.push_back(&vcpu); }
-    void forget_vcpus() { vcpus_.clear(), live_ = false; }
+    void forget_vcpus();
 
     struct Board {
         Mutex& device_lock;
@@ -31,11 +32,14 @@ public:
         dev::IoApic& io_apic;
         dev::I8254& pit;
         std::vector<dev::LocalApic*> apics;
-        Clock const& clock;
+        TimerQueue& timers;
+        dev::TscSource const& tsc;
         std::uint64_t io_apic_base = 0;
     };
     // The devices of the board, once; they outlive its use.
     void set_board(Board board);
+    // Before hand_back(), the vCPUs out of guest code: what the kernel holds back until a vCPU enters goes its way.
+    Result<void> settle();
     // The vCPUs are out of guest code. The kernel takes the devices' state over, and the devices rest in their reset
     // state; or the other way. Nothing when that is so already. Errors: a call the kernel refuses.
     Result<void> take_over();
@@ -63,7 +67,6 @@ private:
     Result<void> pull_apics();
     Result<void> push_chips();
     Result<void> pull_chips();
-    Result<void> push_pit();
     Result<void> assert_levels();
     void end_of_interrupt(std::uint8_t vector);
     void end_unreported_interrupts();
@@ -75,8 +78,9 @@ private:
     std::optional<Board> board_;
     std::uint32_t levels_ = 0; // of the pins, by GSI
     bool live_ = false;        // the kernel's chips have the state
-    bool routes_stale_ = false;
-    std::optional<std::uint64_t> clock_; // kvmclock when the machine stopped
+    KernelPit pit_;
+    std::vector<std::uint32_t> settled_;  // what settle() told of each APIC timer; empty: not asked
+    std::vector<std::uint32_t> left_out_; // initial counts of APIC timers that are over, which the kernel does not have
     PitReplaced pit_replaced_{*this};
 };
 

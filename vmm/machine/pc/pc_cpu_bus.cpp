@@ -2,9 +2,7 @@
 
 namespace vmm {
 
-void PcCpuBus::set_smm(bool active) {
-    seen_ = active ? &needs_.smm_memory.space() : &needs_.memory;
-}
+void PcCpuBus::set_smm(bool active) { seen_ = active ? &needs_.smm_memory.space() : &needs_.memory; }
 
 std::uint64_t PcCpuBus::mmio_read(GuestPhys a, unsigned size) {
     MutexLock lock(needs_.device_lock);

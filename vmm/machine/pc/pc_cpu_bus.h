@@ -9,18 +9,23 @@
 
 namespace vmm {
 
-// The guest's time stamp counter: one tick a nanosecond of virtual time, so that no conversion is ever inexact.
+// The guest's time stamp counter: one tick a nanosecond of virtual time, so that no conversion is ever inexact. An
+// engine with a counter of its own may leave it ahead of virtual time.
 class PcTsc final : public dev::TscSource {
 public:
     explicit PcTsc(Clock const& clock) : clock_(clock) {}
-    std::uint64_t tsc_now() const override { return std::uint64_t(clock_.now()); }
+    std::uint64_t tsc_now() const override { return std::uint64_t(clock_.now()) + lead_; }
     Nanoseconds when(std::uint64_t tsc) const override {
-        return tsc > std::uint64_t(TimerQueue::never) ? TimerQueue::never : Nanoseconds(tsc);
+        std::uint64_t at = tsc > lead_ ? tsc - lead_ : 0;
+        return at > std::uint64_t(TimerQueue::never) ? TimerQueue::never : Nanoseconds(at);
     }
+    // Every vCPU out of guest code.
+    void advance(std::uint64_t ticks) { lead_ += ticks; }
     static constexpr std::uint64_t hz = 1'000'000'000;
 
 private:
     Clock const& clock_;
+    std::uint64_t lead_ = 0;
 };
 
 // Signals from the local APIC go to the vCPU and wake its thread (device lock held); the rest is CpuBus on the vCPU's
@@ -32,7 +37,7 @@ public:
         AddressSpace& memory;
         SmmMemory& smm_memory;
         AddressSpace& io;
-        Clock const& clock;
+        PcTsc const& tsc;
         dev::IrqLine& ferr; // IRQ 13
     };
     explicit PcCpuBus(Needs needs) : needs_(needs), seen_(&needs.memory) {}
@@ -52,7 +57,7 @@ public:
     void set_task_priority(std::uint8_t cr8) override;
     std::optional<std::uint64_t> apic_msr_read(std::uint32_t index) override;
     bool apic_msr_write(std::uint32_t index, std::uint64_t value) override;
-    std::uint64_t tsc() override { return std::uint64_t(needs_.clock.now()); }
+    std::uint64_t tsc() override { return needs_.tsc.tsc_now(); }
     std::uint64_t tsc_hz() const override { return PcTsc::hz; }
     void set_ferr(bool asserted) override;
 

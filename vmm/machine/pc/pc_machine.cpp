@@ -250,7 +250,7 @@ Result<void> PcMachine::make_cpus() {
                                                              .memory = memory_,
                                                              .smm_memory = smm_memory_,
                                                              .io = io_,
-                                                             .clock = clock_,
+                                                             .tsc = tsc_,
                                                              .ferr = isa_irqs_[13]});
         cpu.apic = std::make_unique<dev::LocalApic>(
             dev::LocalApic::Needs{
@@ -303,7 +303,8 @@ void PcMachine::connect_controllers() {
                                    .io_apic = io_apic_,
                                    .pit = pit_,
                                    .apics = {},
-                                   .clock = clock_,
+                                   .timers = timers_,
+                                   .tsc = tsc_,
                                    .io_apic_base = io_apic_base};
     for (Cpu& cpu : cpus_) board.apics.push_back(cpu.apic.get());
     kernel_irqs_->set_board(std::move(board));
@@ -336,11 +337,19 @@ Result<void> PcMachine::change_engine(Engine& next) {
     return {};
 }
 
-// Every vCPU is out of guest code, device lock held.
-void PcMachine::hand_over_interrupts(Result<void> (KernelControllers::*how)()) {
-    if (!kernel_irqs_) return;
-    if (auto done = (kernel_irqs_->*how)(); !done)
-        needs_.loop.post([this, text = done.error().message()] { needs_.events.on_internal_error(text); });
+void PcMachine::must(Result<void> const& done) {
+    if (!done) needs_.loop.post([this, text = done.error().message()] { needs_.events.on_internal_error(text); });
+}
+
+// Every vCPU is out of guest code, device lock held, for both.
+void PcMachine::engine_takes_over() {
+    must(engine_->start_time(guest_time_));
+    if (kernel_irqs_) must(kernel_irqs_->take_over());
+}
+
+void PcMachine::engine_hands_back() {
+    must(engine_->stop_time(guest_time_));
+    if (kernel_irqs_) must(kernel_irqs_->hand_back());
 }
 
 void PcMachine::make_timers_run() {
@@ -426,7 +435,7 @@ void PcMachine::start() {
     {
         MutexLock lock(device_lock_);
         clock_.start();
-        hand_over_interrupts(&KernelControllers::take_over);
+        engine_takes_over();
     }
     needs_.loop.wake();
     resume_all();
@@ -435,8 +444,9 @@ void PcMachine::start() {
 void PcMachine::stop() {
     running_ = false;
     park_all();
+    if (kernel_irqs_) must(kernel_irqs_->settle());
     MutexLock lock(device_lock_);
-    hand_over_interrupts(&KernelControllers::hand_back);
+    engine_hands_back();
     clock_.stop();
 }
 
@@ -467,11 +477,11 @@ Result<void> PcMachine::reset() {
     park_all();
     {
         MutexLock lock(device_lock_);
-        hand_over_interrupts(&KernelControllers::hand_back);
+        engine_hands_back();
         reset_devices();
         for (unsigned n = 0; n < cpus_.size(); ++n) cpus_[n].vcpu->reset(n == 0);
         if (kernel_) TRY(prepare_boot());
-        if (running_) hand_over_interrupts(&KernelControllers::take_over);
+        if (running_) engine_takes_over();
     }
     malloc_trim(0); // the loader's buffers, which are as large as its files
     if (running_) resume_all();

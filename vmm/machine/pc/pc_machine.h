@@ -188,7 +188,10 @@ private:
     Result<std::unique_ptr<Vcpu>> make_vcpu(Engine& engine, unsigned n);
     void start_thread(unsigned n);
     void connect_controllers();
-    void hand_over_interrupts(Result<void> (KernelControllers::*how)());
+    // An error ends the machine's run.
+    void must(Result<void> const& done);
+    void engine_takes_over() VMM_REQUIRES(device_lock_);
+    void engine_hands_back() VMM_REQUIRES(device_lock_);
     void make_timers_run();
     void update_a20();
     void bound_views(AddressSpace& space);
@@ -209,6 +212,7 @@ private:
     VirtualClock clock_;
     TimerQueue timers_{clock_};
     PcTsc tsc_{clock_};
+    GuestTime guest_time_{tsc_, clock_};
     AddressSpace memory_{"memory", ~std::uint64_t(0)};
     AddressSpace io_{"I/O", 0xffff};
     std::unique_ptr<RamBlock> ram_;

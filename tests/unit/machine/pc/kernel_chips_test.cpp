@@ -73,7 +73,7 @@ TEST(KernelChips, a_local_apic_comes_back_with_its_timer_where_it_stood) {
 
     kvm::KernelApic k;
     k.tsc = 777, k.tsc_hz = 3'000'000'000;
-    to_kvm(apic, k, rig.clock.now());
+    EXPECT_EQ(to_kvm(apic, k, std::uint64_t(rig.clock.now())), 0u);
     std::uint32_t current;
     std::memcpy(&current, k.page.regs + 0x390, 4);
     EXPECT_EQ(current, 70'000u);
@@ -81,7 +81,7 @@ TEST(KernelChips, a_local_apic_comes_back_with_its_timer_where_it_stood) {
     std::memcpy(&id, k.page.regs + 0x20, 4);
     EXPECT_EQ(id, 5u << 24);
 
-    dev::LocalApic::State back = from_kvm(k, rig.clock.now());
+    dev::LocalApic::State back = from_kvm(k, rig.clock.now(), std::uint64_t(rig.clock.now()));
     back.lint_level = apic.state().lint_level;
     test::ApicRig other({5});
     other.advance(rig.clock.now());
@@ -102,9 +102,38 @@ TEST(KernelChips, a_deadline_is_as_far_away_on_either_counter) {
     k.tsc = 1'000'000'000, k.tsc_hz = 3'000'000'000;
     to_kvm(rig.apic(), k, 1'000'000);
     EXPECT_EQ(k.tsc_deadline, 1'000'000'000u + 3 * 4'000'000u);
-    EXPECT_EQ(from_kvm(k, 1'000'000).tsc_deadline, 5'000'000u);
+    EXPECT_EQ(from_kvm(k, 1'000'000, 1'000'000).tsc_deadline, 5'000'000u);
     k.tsc = k.tsc_deadline + 5; // passed meanwhile: due, not forgotten
-    EXPECT_EQ(from_kvm(k, 1'000'000).tsc_deadline, 1'000'001u);
+    EXPECT_EQ(from_kvm(k, 1'000'000, 1'000'000).tsc_deadline, 1'000'001u);
+}
+
+TEST(KernelChips, a_one_shot_timer_that_is_over_does_not_go_off_again) {
+    test::ApicRig rig;
+    rig.enable_all();
+    dev::LocalApic& apic = rig.apic();
+    apic.write(0x3e0, 4, 0xb); // divide by 1
+    apic.write(0x320, 4, 0x71);
+    apic.write(0x380, 4, 1000);
+    kvm::KernelApic k;
+    k.tsc_hz = 1'000'000'000;
+    EXPECT_EQ(to_kvm(apic, k, 0), 0u);
+    EXPECT_EQ(k.word(0x380), 1000u);
+    EXPECT_FALSE(timer_ended(k, 0)) << "it was not running";
+    EXPECT_FALSE(timer_ended(k, 1000));
+    rig.advance(2000);
+    std::uint32_t left_out = to_kvm(apic, k, 0);
+    EXPECT_EQ(left_out, 1000u);
+    EXPECT_EQ(k.word(0x380), 0u) << "the kernel would start it anew";
+    EXPECT_TRUE(timer_ended(k, 400)) << "it has ended since";
+    dev::LocalApic::State back = from_kvm(k, rig.clock.now(), 0);
+    put_back(back, left_out, rig.clock.now());
+    ASSERT_EQ(apic.acknowledge(), 0x71);
+    back.irr = {};
+    ASSERT_TRUE(apic.adopt(back));
+    EXPECT_EQ(apic.read(0x380, 4), 1000u);
+    EXPECT_EQ(apic.timer_current(), 0u);
+    rig.advance(1'000'000);
+    EXPECT_FALSE(apic.interrupt_pending());
 }
 
 TEST(KernelChips, a_pit_comes_back_counting_from_where_it_was) {
@@ -116,12 +145,14 @@ TEST(KernelChips, a_pit_comes_back_counting_from_where_it_was) {
     pit.write(3, 1, 0xb6), pit.write(2, 1, 0x12);                        // counter 2, half written
     clock.advance(timers, 5'000'000);
     constexpr Nanoseconds host = 90'000'000'000;
-    kvm_pit_state2 k = to_kvm(pit.state(), host);
+    kvm_pit_state2 k = to_kvm(pit.state(), clock.now(), host);
     EXPECT_EQ(k.channels[0].count, 0x4000u);
     EXPECT_EQ(k.channels[0].mode, 2);
     EXPECT_EQ(k.channels[1].mode, 0xff) << "never programmed";
     EXPECT_EQ(k.channels[2].write_state, 4) << "the high byte comes next";
-    // The kernel counts from `host` on; 3 ms later it is asked.
+    EXPECT_EQ(Nanoseconds(k.channels[0].count_load_time),
+              host - clock.now() + dev::I8254::clock.time_of(pit.state().counters[0].start));
+    k.channels[0].count_load_time = host; // loaded anew; 3 ms later it is asked
     dev::I8254::State back = from_kvm(k, clock.now() + 3'000'000, host + 3'000'000);
     EXPECT_EQ(back.counters[0].period, 0x4000u);
     EXPECT_EQ(back.counters[0].start, dev::I8254::clock.ticks_at(clock.now()));
