@@ -150,7 +150,7 @@ void KvmVcpu::signal(CpuSignal what, std::uint8_t vector) {
     kick();
 }
 
-bool KvmVcpu::wakes_from_halt() const { return if_flag_ && !kernel_apic_ && bus_.interrupt_pending(); }
+bool KvmVcpu::wakes_from_halt() const { return if_flag_ && !holds_irqs_ && !kernel_apic_ && bus_.interrupt_pending(); }
 
 bool KvmVcpu::has_work() const {
     if (exit_asked_.load(std::memory_order_seq_cst) || machine_.broken()) return true;
@@ -255,6 +255,7 @@ void KvmVcpu::apply_sipi(std::uint8_t vector) {
 
 // Hands the CPU an external interrupt when it can take one, or asks to be told when it can.
 bool KvmVcpu::inject() {
+    if (holds_irqs_) return run_->request_interrupt_window = 0, true;
     if (run_->ready_for_interrupt_injection && bus_.interrupt_pending()) {
         if (auto vector = bus_.acknowledge_interrupt()) {
             if (!queue_interrupt(*vector)) return false;
@@ -581,7 +582,8 @@ Result<void> KvmVcpu::set_guest_debug(GuestDebug const& request) {
         debug.control = KVM_GUESTDBG_ENABLE;
     if (request.single_step) debug.control |= KVM_GUESTDBG_SINGLESTEP;
     // KVM steps by setting TF, and an interrupt would push it: the guest would trap at its IRET, long after.
-    if (request.single_step && machine_.caps().debug_blocks_irqs) debug.control |= KVM_GUESTDBG_BLOCKIRQ;
+    bool hold = request.single_step && machine_.caps().debug_blocks_irqs;
+    if (hold) debug.control |= KVM_GUESTDBG_BLOCKIRQ;
     if (request.software_breakpoints) debug.control |= KVM_GUESTDBG_USE_SW_BP;
     if (request.hardware.size() > 4)
         return error("a CPU has four hardware breakpoints, not {}", request.hardware.size());
@@ -595,6 +597,7 @@ Result<void> KvmVcpu::set_guest_debug(GuestDebug const& request) {
     }
     debug.arch.debugreg[7] = dr7;
     if (int result = call(KVM_SET_GUEST_DEBUG, &debug); result < 0) return kvm_error("KVM_SET_GUEST_DEBUG", result);
+    holds_irqs_ = hold;
     return {};
 }
 

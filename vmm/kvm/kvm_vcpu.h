@@ -152,7 +152,8 @@ private:
     bool needs_completion_ = false; // an I/O exit whose instruction KVM finishes at the next entry
     bool complete_only_ = false;    // that entry must not run the guest
     x86::Activity activity_ = x86::Activity::running;
-    bool if_flag_ = false; // RFLAGS.IF at the last exit
+    bool if_flag_ = false;    // RFLAGS.IF at the last exit
+    bool holds_irqs_ = false; // single steps come without interrupts
     std::uint8_t cr8_ = 0;
     std::uint64_t tsc_hz_ = 0;    // as the guest sees it
     std::uint64_t apic_base_ = 0; // as KVM has it; 0: not known yet
