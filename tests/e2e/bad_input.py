@@ -1,0 +1,138 @@
+"""What is wrong with a command line or a boot file is one clear message, status 1, and a terminal as it was.
+
+Hostile command lines are random with a fixed seed; whatever they mean, the program ends by itself, without a signal and
+without a sanitizer's report.
+"""
+import os
+import pty
+import random
+import struct
+import subprocess
+import sys
+import tempfile
+import termios
+
+from session import VMM, LIMIT, Failure, check, guest, main
+
+QUIET = ["-display", "none", "-serial", "none", "-monitor", "none"]
+
+
+def run(*args):
+    """The status and what was printed, on a terminal that must be as before afterwards."""
+    master, slave = pty.openpty()
+    before = termios.tcgetattr(slave)
+    try:
+        done = subprocess.run([VMM, *args], stdin=slave, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=LIMIT)
+        check(termios.tcgetattr(slave) == before, f"{args}: the terminal has changed")
+    except subprocess.TimeoutExpired:
+        raise Failure(f"{args}: no end within {LIMIT} s")
+    finally:
+        os.close(master)
+        os.close(slave)
+    text = done.stdout.decode("utf-8", "replace")
+    check("Sanitizer" not in text and "runtime error" not in text, f"{args}:\n{text}")
+    return done.returncode, text
+
+
+def refused(says, *args, lines=1):
+    status, text = run(*args)
+    check(status == 1, f"{args}: status {status}\n{text}")
+    check(says in text, f"{args}: does not say {says!r}:\n{text}")
+    check(text.count("\n") == lines and text.startswith("vmm: "), f"{args}: not {lines} line(s):\n{text}")
+
+
+class Files:
+    """Files that live for the length of a test."""
+
+    def __enter__(self):
+        self.folder = tempfile.TemporaryDirectory()
+        return self
+
+    def __exit__(self, *_):
+        self.folder.cleanup()
+
+    def make(self, content, size=None):
+        path = os.path.join(self.folder.name, f"file{len(os.listdir(self.folder.name))}")
+        with open(path, "wb") as file:
+            file.write(content)
+            if size:
+                file.truncate(size)
+        return path
+
+
+def elf_for(machine):
+    head = struct.pack("<HHIQQQIHHHHHH", 2, machine, 1, 0x1000, 64, 0, 0, 64, 56, 1, 0, 0, 0)
+    return b"\x7fELF\x02\x01\x01" + bytes(9) + head + struct.pack("<IIQQQQQQ", 1, 5, 0, 1 << 20, 1 << 20, 120, 120, 4096)
+
+
+def kernels():
+    with open(guest("amd64/vmlinuz"), "rb") as file:
+        kernel = file.read()
+    with open(guest("amd64/vmlinux"), "rb") as file:
+        elf = file.read(4 << 20)
+    noise = random.Random(1)
+    with Files() as files:
+        cases = [("No such file or directory", files.folder.name + "/none"), ("Is a directory", files.folder.name),
+                 ("the file is empty", files.make(b"")), ("is cut off", files.make(elf)),
+                 ("ARM64", files.make(elf_for(183))), ("RISC-V", files.make(elf_for(243))), ("MIPS", files.make(elf_for(8)))]
+        cases += [("is cut off", files.make(kernel[:size])) for size in (700, 5000, 100000, len(kernel) // 2)]
+        cases += [("invalid kernel header", files.make(noise.randbytes(size))) for size in (1, 511, 512, 4096, 100000)]
+        for says, path in cases:
+            refused(says, *QUIET, "-m", "64", "-kernel", path)
+        # Damaged in the header: refused, or started and ended by the guest's own misfortune; never a crash.
+        for _ in range(40):
+            damaged = bytearray(kernel)
+            for _ in range(noise.randrange(1, 8)):
+                damaged[noise.randrange(0x1e0, 0x270)] = noise.randrange(256)
+            path = files.make(bytes(damaged))
+            status, text = run(*QUIET, "-m", "64", "-S", "-pidfile", "/nonexistent/pid", "-kernel", path)
+            check(status == 1, f"damaged header: status {status}\n{text}")
+            os.unlink(path)
+
+
+def initrds():
+    kernel = guest("amd64/vmlinuz")
+    with Files() as files:
+        refused("No such file or directory", *QUIET, "-m", "64", "-kernel", kernel, "-initrd", files.folder.name + "/none")
+        refused("room", *QUIET, "-m", "64", "-kernel", kernel, "-initrd", files.make(b"", size=200 << 20))
+    refused("-initrd only allowed with -kernel option", "-initrd", "x")
+    refused("-append only allowed with -kernel option", "-append", "x")
+
+
+def options():
+    refused("too little memory", "-m", "0")
+    refused("too little memory", "-m", "1")
+    refused("cannot set up guest memory 'pc.ram'", "-m", "100T")
+    refused("Parameter 'size' expects a non-negative number below 2^64", "-m", "foo", lines=3)
+    refused("did you mean -kernel?", "-kernl", "x")
+    refused("Parameter 'smp.cpus' expects integer", "-smp", "foo")
+    refused("Invalid SMP CPUs 300", "-smp", "300")
+    refused("unable to find CPU model 'foo'", "-cpu", "foo")
+    refused("unsupported machine type", "-machine", "foo", lines=2)
+    refused("not built yet", "-hda", "disk.img")
+    refused("not built yet", "-device", "e1000,netdev=n")
+    refused("'foo' is not a valid char driver", "-serial", "foo", lines=2)
+    refused("cannot use stdio by multiple character devices", "-serial", "mon:stdio", "-monitor", "stdio", lines=2)
+
+
+def hostile_command_lines():
+    noise = random.Random(7)
+    names = [line.split()[0] for line in run("-help")[1].splitlines() if line.startswith("-")]
+    # No options that leave something behind, and none that print and end.
+    names = [n for n in names if n.lstrip("-") not in ("daemonize", "pidfile", "D", "h", "help", "version", "perfmap")]
+    pieces = ["", ",", "=", ":", "on", "off", "help", "?", "0", "-1", "1", "99999999999999999999", "0x", "1e9", "4G", "%s%n", "\xff",
+              "a" * 5000, "id=a", "id=a,id=a", "file=/", "unix:/nonexistent/x", "tcp::0", "tcp:[::", "stdio", "mon:", "mon:mon:stdio", "null",
+              "pty", "file:/nonexistent/f", "cpus=", "cores=0", "base=", "size=", "type=", "accel=tcg", "engine=", "tb-size=-1", "=,=,=", ",,,,",
+              "/dev/null", "..", "\n", "driver=", "isa-debug-exit", "iobase=", "chardev=a", "qemu64", "+", "+avx,-avx", "enforce"]
+    for _ in range(300):
+        words = []
+        for _ in range(noise.randrange(1, 6)):
+            words.append(noise.choice(names))
+            if noise.random() < 0.8:
+                words.append(noise.choice(["", ",", "=", ":"]).join(noise.choices(pieces, k=noise.randrange(1, 4))))
+        status, text = run(*QUIET, *words, "-kernel", "/nonexistent/kernel")
+        check(status in (0, 1), f"{words}: status {status}\n{text}")
+
+
+if __name__ == "__main__":
+    main([kernels, initrds, options, hostile_command_lines])
