@@ -195,7 +195,7 @@ def boots_under_torture():
 
 
 def instruments():
-    """-perfmap, -d out_asm, info jit and its profile."""
+    """-perfmap, -d out_asm,mmu, info jit and its profile."""
     with tempfile.TemporaryDirectory() as folder:
         trace = os.path.join(folder, "trace")
         with Session(*linux(extra=["-perfmap", "-accel", "tcg,profile=on,tb-size=16", "-D", trace])) as vm:
@@ -208,7 +208,7 @@ def instruments():
             check(int(vm.expect(r"TB flush count +(\d+)").group(1)) > 0, "a boot fits 16 MiB of code cache")
             vm.expect(r"TB executions: \d+, guest instructions: \d+")
             vm.expect(r"\d+ +\d+ +[0-9.]+% +\d+ +\d+ +0x[0-9a-f]+")
-            vm.send("log out_asm\n")
+            vm.send("log out_asm,mmu\n")
             vm.expect(r"\(qemu\) ")
             vm.send("\x01c")
             vm.send("uname -a; echo $((6*7))x\n")
@@ -220,6 +220,8 @@ def instruments():
             check(vm.wait() == 0, "status")
         text = open(trace).read()
         check("OUT: [size=" in text and "-- guest addr 0x" in text, "no host code in the trace")
+        check(re.search(r"^MMU: user (read|write|fetch) of 0x[0-9a-f]+, CR3 0x[0-9a-f]+: page fault, error 0x[0-9a-f]+$", text, re.M),
+              "no page fault in the trace")
 
 
 if __name__ == "__main__":

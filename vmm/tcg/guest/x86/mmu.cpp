@@ -3,7 +3,10 @@
 
 #include "vmm/tcg/guest/x86/system.h"
 
+#include <fmt/core.h>
+
 #include <algorithm>
+#include <string>
 
 namespace vmm::tcg::x86 {
 
@@ -145,7 +148,10 @@ bool Mmu::set_cr3(std::uint64_t value, bool keep) {
     }
     c_.state.cr3 = value;
     enter_space(space_for(pcids ? value & 0xfff : 0));
-    if (!keep) clear_non_global(*current_);
+    if (!keep) {
+        clear_non_global(*current_);
+        trace_flush("all but global pages of this address space");
+    }
     select_view();
     return true;
 }
@@ -160,6 +166,7 @@ void Mmu::reconfigure() {
 }
 
 void Mmu::flush_all() {
+    trace_flush("everything");
     last_piece_ = {};
     shared_kernel_code_.clear();
     for (auto& s : spaces_) {
@@ -170,11 +177,14 @@ void Mmu::flush_all() {
 }
 
 void Mmu::flush_non_global() {
+    trace_flush("all but global pages");
     for (auto& s : spaces_)
         if (s && s->valid) clear_non_global(*s);
 }
 
 void Mmu::invalidate_page(std::uint64_t va) {
+    if (traced()) [[unlikely]]
+        trace_flush(fmt::format("the page of {:#x}", va));
     for (auto& s : spaces_) {
         if (!s || !s->valid) continue;
         // Other address spaces lose the page too: more than demanded (their global translations), and simpler.
@@ -223,6 +233,8 @@ std::optional<Translation> Mmu::translate(std::uint64_t va, Access access, View 
     }
     std::uint32_t error = 0;
     std::optional<Translation> t = walker_.walk(va, access, view, current_->guest_tables, error);
+    if (traced()) [[unlikely]]
+        trace_walk(va, access, view, t, error);
     if (!t) {
         c_.raise_page_fault(va, error);
         return std::nullopt;
@@ -246,6 +258,24 @@ Mmu::RamPiece const* Mmu::ram_piece(FlatView const& memory, GuestPhys phys) {
     if (!holds_page(first, last)) return nullptr;
     known = {&memory, first, last, read->backing.ram, read->backing.offset + (first - read->range.first)};
     return &known;
+}
+
+bool Mmu::traced() const { return c_.log && c_.log->enabled(Trace::mmu); }
+
+void Mmu::trace_walk(std::uint64_t va, Access access, View view, std::optional<Translation> const& t,
+                     std::uint32_t error) const {
+    static constexpr char const *accesses[] = {"read", "write", "fetch"},
+                                *views[] = {"kernel (smap)", "kernel", "user"};
+    std::string const result = t ? fmt::format("{:#x}, page of {:#x} bytes{}", t->phys,
+                                               std::uint64_t(1) << t->page_bits, t->global ? ", global" : "")
+                                 : fmt::format("page fault, error {:#x}", error);
+    c_.log->trace(Trace::mmu, fmt::format("MMU: {} {} of {:#x}, CR3 {:#x}: {}\n", views[unsigned(view)],
+                                          accesses[unsigned(access)], va, c_.state.cr3, result));
+}
+
+void Mmu::trace_flush(std::string_view what) const {
+    if (traced()) [[unlikely]]
+        c_.log->trace(Trace::mmu, fmt::format("MMU: CR3 {:#x}: forgets {}\n", c_.state.cr3, what));
 }
 
 void Mmu::fill(std::uint64_t va, View view, Translation const& t, Access access) {

@@ -13,6 +13,7 @@
 #include <memory>
 #include <mutex>
 #include <span>
+#include <string_view>
 #include <vector>
 
 namespace vmm::tcg::x86 {
@@ -170,6 +171,11 @@ private:
     void answer_flush_request();
 
     std::optional<Translation> translate(std::uint64_t va, Access access, View view);
+    // -d mmu
+    bool traced() const;
+    void trace_walk(std::uint64_t va, Access access, View view, std::optional<Translation> const& t,
+                    std::uint32_t error) const;
+    void trace_flush(std::string_view what) const;
     void fill(std::uint64_t va, View view, Translation const& t, Access access);
     // RAM that serves reads and writes alike.
     struct RamPiece {
