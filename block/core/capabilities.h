@@ -158,9 +158,12 @@ public:
 class Amendable {
 public:
     virtual ~Amendable() = default;
-    // Only the options present in `changes` change. progress(done, total) may be called.
-    virtual Task<Result<void>> amend(OptionValues changes,
-                                     std::function<void(std::uint64_t, std::uint64_t)> progress) = 0;
+    struct Request {
+        OptionValues changes;                                                  // only what is present changes
+        bool force = false;                                                    // also what may lose data
+        std::function<void(std::uint64_t done, std::uint64_t total)> progress; // may be called
+    };
+    virtual Task<Result<void>> amend(Request request) = 0;
 };
 
 // Forgetting everything this layer holds, so that all of it comes from the backing file again (`commit`).

@@ -39,6 +39,7 @@ struct Format {
     Task<Result<std::unique_ptr<Image>>> (*open)(FormatOpenArgs args) = nullptr;
     Task<Result<void>> (*create)(BlockContext& context, CreateRequest request) = nullptr;
     std::span<OptionSpec const> create_options = {};
+    std::span<OptionSpec const> amend_options = {}; // beside the create options marked as amendable
     bool supports_backing = false;
     bool supports_compression = false;
     bool needs_file = true; // false: the driver opens no file (null-co)

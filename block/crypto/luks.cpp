@@ -209,31 +209,53 @@ Result<LuksHeader> parse_luks_header(ConstBytes start) {
     return h;
 }
 
-Result<std::unique_ptr<SectorCipher>> unlock_luks(LuksHeader const& h, ConstBytes area, ConstBytes passphrase) {
+namespace {
+
+// The part of `area` that slot `i` says is its own.
+template <class Span> Result<Span> slot_material(LuksHeader const& h, std::size_t i, Span area) {
+    LuksSlot const& s = h.slots[i];
+    std::uint64_t const bytes = material_bytes(h.key_bytes, s.stripes);
+    if (s.key_offset > area.size() || bytes > area.size() - s.key_offset)
+        return error("LUKS key slot {}: key material lies beyond the header area", i);
+    return area.subspan(s.key_offset, bytes);
+}
+
+// The master key, if `passphrase` opens slot `i`; else nothing.
+Result<std::optional<SecretBytes>> open_slot(LuksHeader const& h, std::size_t i, ConstBytes area,
+                                             ConstBytes passphrase) {
     EVP_MD const* hash = TRY(find_hash(h.hash));
+    LuksSlot const& s = h.slots[i];
+    ConstBytes const stored = TRY(slot_material(h, i, area));
+    SecretBytes slot_key(h.key_bytes), master(h.key_bytes), material(stored.begin(), stored.end());
+    std::array<std::uint8_t, 20> digest{};
+    if (!pbkdf2(hash, passphrase, s.salt, s.iterations, slot_key)) return error("PBKDF2 failed");
+    std::unique_ptr<SectorCipher> cipher = TRY(make_aes(h.spec, slot_key));
+    if (!cipher->decrypt(0, material) || !merge_stripes(hash, material, s.stripes, master) ||
+        !pbkdf2(hash, master, h.digest_salt, h.digest_iterations, digest))
+        return error("Could not decrypt LUKS key slot {}", i);
+    wipe(slot_key);
+    wipe(material);
+    if (CRYPTO_memcmp(digest.data(), h.digest.data(), digest.size()) == 0) return std::optional(std::move(master));
+    wipe(master);
+    return std::optional<SecretBytes>();
+}
+
+Result<SecretBytes> master_key(LuksHeader const& h, ConstBytes area, ConstBytes passphrase) {
     for (std::size_t i = 0; i < luks_slots; ++i) {
-        LuksSlot const& s = h.slots[i];
-        if (!s.active) continue;
-        std::uint64_t const bytes = material_bytes(h.key_bytes, s.stripes);
-        if (s.key_offset > area.size() || bytes > area.size() - s.key_offset)
-            return error("LUKS key slot {}: key material lies beyond the header area", i);
-        SecretBytes slot_key(h.key_bytes), master(h.key_bytes);
-        auto from = area.begin() + std::ptrdiff_t(s.key_offset);
-        SecretBytes material(from, from + std::ptrdiff_t(bytes));
-        std::array<std::uint8_t, 20> digest{};
-        if (!pbkdf2(hash, passphrase, s.salt, s.iterations, slot_key)) return error("PBKDF2 failed");
-        std::unique_ptr<SectorCipher> cipher = TRY(make_aes(h.spec, slot_key));
-        if (!cipher->decrypt(0, material) || !merge_stripes(hash, material, s.stripes, master) ||
-            !pbkdf2(hash, master, h.digest_salt, h.digest_iterations, digest))
-            return error("Could not decrypt LUKS key slot {}", i);
-        bool const fits = CRYPTO_memcmp(digest.data(), h.digest.data(), digest.size()) == 0;
-        auto result = fits ? make_aes(h.spec, master) : Result<std::unique_ptr<SectorCipher>>(Error("", EPERM));
-        wipe(slot_key);
-        wipe(master);
-        wipe(material);
-        if (fits) return result;
+        if (!h.slots[i].active) continue;
+        std::optional<SecretBytes> master = TRY(open_slot(h, i, area, passphrase));
+        if (master) return std::move(*master);
     }
     return Error("Invalid password, cannot unlock any keyslot", EPERM);
+}
+
+} // namespace
+
+Result<std::unique_ptr<SectorCipher>> unlock_luks(LuksHeader const& h, ConstBytes area, ConstBytes passphrase) {
+    SecretBytes master = TRY(master_key(h, area, passphrase));
+    auto result = make_aes(h.spec, master);
+    wipe(master);
+    return result;
 }
 
 namespace {
@@ -330,6 +352,98 @@ std::vector<std::uint8_t> serialize(LuksHeader const& h) {
     return {bytes, bytes + sizeof raw};
 }
 
+// Puts `passphrase` into slot `i` of header and area.
+Result<void> fill_slot(LuksHeader& h, std::size_t i, Bytes area, ConstBytes master, ConstBytes passphrase,
+                       std::uint64_t iter_time_ms) {
+    EVP_MD const* hash = TRY(find_hash(h.hash));
+    LuksSlot& slot = h.slots[i];
+    Bytes material = TRY(slot_material(h, i, area));
+    SecretBytes slot_key(h.key_bytes);
+    if (RAND_bytes(slot.salt.data(), int(slot.salt.size())) != 1)
+        return error("No random numbers for the encryption keys");
+    slot.active = true;
+    slot.iterations = calibrate(hash, h.key_bytes, iter_time_ms);
+    if (!pbkdf2(hash, passphrase, slot.salt, slot.iterations, slot_key) ||
+        !split_stripes(hash, master, slot.stripes, material.first(std::size_t(h.key_bytes) * slot.stripes)))
+        return error("Could not make the encryption keys");
+    std::unique_ptr<SectorCipher> cipher = TRY(make_aes(h.spec, slot_key));
+    wipe(slot_key);
+    if (!cipher->encrypt(0, material)) return error("Could not encrypt the master key");
+    std::ranges::copy(serialize(h), area.begin());
+    return {};
+}
+
+Result<void> add_key(LuksHeader& h, Bytes area, ConstBytes passphrase, LuksKeyChange const& change) {
+    if (!change.new_passphrase) return error("'new-secret' is required to activate a keyslot");
+    if (change.old_passphrase) return error("'old-secret' must not be given when activating keyslots");
+    std::size_t slot = change.slot.value_or(luks_slots);
+    if (slot < luks_slots && h.slots[slot].active && !change.force)
+        return error("Refusing to overwrite active keyslot {} - please erase it first", slot);
+    for (std::size_t i = 0; slot == luks_slots && i < luks_slots; ++i)
+        if (!h.slots[i].active) slot = i;
+    if (slot == luks_slots) return error("Can't add a keyslot - all keyslots are in use");
+    SecretBytes master = TRY(master_key(h, area, passphrase));
+    // What no slot holds yet, QEMU's defaults make.
+    h.slots[slot].stripes = stripes_of_new;
+    constexpr std::uint64_t default_ms = 2000;
+    Result<void> filled =
+        fill_slot(h, slot, area, master, *change.new_passphrase, change.iter_time_ms.value_or(default_ms));
+    wipe(master);
+    return filled;
+}
+
+// The slots the change means, by number.
+Result<std::vector<std::size_t>> slots_to_erase(LuksHeader const& h, ConstBytes area, LuksKeyChange const& change) {
+    std::vector<std::size_t> result;
+    for (std::size_t i = 0; i < luks_slots; ++i) {
+        if (change.slot && i != *change.slot) continue;
+        if (!h.slots[i].active && change.slot && !change.force)
+            return error("Given keyslot {} is already erased (inactive) ", i);
+        if (!h.slots[i].active) continue;
+        bool matches = true;
+        if (change.old_passphrase) {
+            std::optional<SecretBytes> master = TRY(open_slot(h, i, area, *change.old_passphrase));
+            matches = master.has_value();
+            if (master) wipe(*master);
+        }
+        if (matches) result.push_back(i);
+        if (!matches && change.slot)
+            return error("Given keyslot {} doesn't contain the given old password for erase operation", i);
+    }
+    if (result.empty() && !change.slot) return error("No keyslots match given (old) password for erase operation");
+    return result;
+}
+
+Result<void> erase_keys(LuksHeader& h, Bytes area, LuksKeyChange const& change) {
+    if (change.new_passphrase) return error("'new-secret' must not be given when erasing keyslots");
+    if (change.iter_time_ms) return error("'iter-time' must not be given when erasing keyslots");
+    if (!change.slot && !change.old_passphrase)
+        return error(
+            "To erase keyslot(s), either explicit keyslot index or the password currently contained in them must "
+            "be given");
+    std::vector<std::size_t> slots = TRY(slots_to_erase(h, area, change));
+    auto const active = std::size_t(std::ranges::count_if(h.slots, &LuksSlot::active));
+    if (slots.size() >= active && !change.force) {
+        if (change.slot)
+            return error("Attempt to erase the only active keyslot {} which will erase all the data in the image "
+                         "irreversibly - refusing operation",
+                         *change.slot);
+        return error(
+            "All the active keyslots match the (old) password that was given and erasing them will erase all the "
+            "data in the image irreversibly - refusing operation");
+    }
+    for (std::size_t i : slots) {
+        Bytes material = TRY(slot_material(h, i, area));
+        if (RAND_bytes(material.data(), int(material.size())) != 1)
+            return error("No random numbers to overwrite the key with");
+        h.slots[i].active = false;
+        h.slots[i].iterations = 0;
+        h.slots[i].salt = {};
+    }
+    std::ranges::copy(serialize(h), area.begin());
+    return {};
+}
+
 } // namespace
 
 Result<std::uint64_t> luks_area_bytes(LuksCreateOptions const& options) {
@@ -341,29 +455,30 @@ Result<NewLuks> make_luks(LuksCreateOptions const& options, ConstBytes passphras
     LuksHeader& h = made.header = TRY(new_header(options));
     EVP_MD const* hash = TRY(find_hash(h.hash));
     if (options.iter_time_ms == 0) return error("Parameter 'iter-time' must be at least 1");
-    SecretBytes master(h.key_bytes), slot_key(h.key_bytes);
-    LuksSlot& slot = h.slots[0];
+    SecretBytes master(h.key_bytes);
     h.uuid = random_uuid();
     if (h.uuid.empty() || RAND_bytes(master.data(), int(master.size())) != 1 ||
-        RAND_bytes(slot.salt.data(), int(slot.salt.size())) != 1 ||
         RAND_bytes(h.digest_salt.data(), int(h.digest_salt.size())) != 1)
         return error("No random numbers for the encryption keys");
-    slot.active = true;
-    slot.iterations = calibrate(hash, h.key_bytes, options.iter_time_ms);
     h.digest_iterations = std::max(minimum_iterations, calibrate(hash, h.digest.size(), options.iter_time_ms) / 8);
-    SecretBytes material(material_bytes(h.key_bytes, slot.stripes));
-    if (!pbkdf2(hash, master, h.digest_salt, h.digest_iterations, h.digest) ||
-        !pbkdf2(hash, passphrase, slot.salt, slot.iterations, slot_key) ||
-        !split_stripes(hash, master, slot.stripes, material))
+    if (!pbkdf2(hash, master, h.digest_salt, h.digest_iterations, h.digest))
         return error("Could not make the encryption keys");
-    std::unique_ptr<SectorCipher> cipher = TRY(make_aes(h.spec, slot_key));
-    if (!cipher->encrypt(0, material)) return error("Could not encrypt the master key");
     made.area.resize(h.payload_offset);
-    std::ranges::copy(serialize(h), made.area.begin());
-    std::ranges::copy(material, made.area.begin() + std::ptrdiff_t(slot.key_offset));
+    TRY(fill_slot(h, 0, made.area, master, passphrase, options.iter_time_ms));
     wipe(master);
-    wipe(slot_key);
     return made;
+}
+
+Result<void> change_luks_keys(LuksHeader& header, Bytes area, ConstBytes passphrase, LuksKeyChange const& change) {
+    if (change.slot && *change.slot >= luks_slots)
+        return error("Invalid keyslot {} specified, must be between 0 and {}", *change.slot, luks_slots - 1);
+    LuksHeader changed = header;
+    if (change.activate)
+        TRY(add_key(changed, area, passphrase, change));
+    else
+        TRY(erase_keys(changed, area, change));
+    header = std::move(changed);
+    return {};
 }
 
 } // namespace vmm::block

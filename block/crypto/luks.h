@@ -44,6 +44,19 @@ Result<LuksHeader> parse_luks_header(ConstBytes start);
 // "Invalid password, cannot unlock any keyslot" (EPERM) when none fits.
 Result<std::unique_ptr<SectorCipher>> unlock_luks(LuksHeader const& header, ConstBytes area, ConstBytes passphrase);
 
+// What `amend` may do to key slots; nothing else of a LUKS disk can change.
+struct LuksKeyChange {
+    bool activate = false;             // put new_passphrase into a slot; else: erase slots
+    std::optional<std::uint64_t> slot; // this one; else the first free one, or all that old_passphrase opens
+    std::optional<std::vector<std::uint8_t>> new_passphrase, old_passphrase;
+    std::optional<std::uint64_t> iter_time_ms;
+    bool force = false; // overwrite an active slot; erase the last one
+};
+// Changes `header` and `area` (the header with its key material). `passphrase` opens some slot. Slow: call on a worker.
+// Whoever writes the area to the file writes the key material before the header when a slot was activated, and the
+// header first when slots were erased.
+Result<void> change_luks_keys(LuksHeader& header, Bytes area, ConstBytes passphrase, LuksKeyChange const& change);
+
 // QEMU's names and defaults of `-o encrypt.*`.
 struct LuksCreateOptions {
     std::string cipher_alg = "aes-256", cipher_mode = "xts", ivgen_alg = "plain64", ivgen_hash_alg, hash_alg = "sha256";

@@ -198,6 +198,33 @@ SCENARIOS = {
         "/usr/bin/qemu-io --object secret,id=s,data=abc --image-opts driver=luks,file.filename=l.img,key-secret=s -c 'read -P 7 1000 100000' -c 'write -P 8 2M 3k'",
         "qemu-io --object secret,id=s,data=abc --image-opts driver=luks,file.filename=l.img,key-secret=s -c 'read -P 8 2M 3k'",
         "qemu-img measure -O luks --size 10M --object secret,id=s,data=abc -o key-secret=s"]),
+    "amend_keys": (True, [line.replace("AMEND", "qemu-img amend SECRETS -o").replace("LUKS", "--image-opts driver=luks,file.filename=l,key-secret").replace(
+        "QCOW2", "--image-opts driver=qcow2,file.filename=q,encrypt.key-secret").replace(
+        "SECRETS", "--object secret,id=a,data=aaa --object secret,id=b,data=bbb --object secret,id=c,data=ccc").replace(
+        "SLOTS", "| grep -e '^ *\\[' -e active") for line in (
+        "qemu-img create -q SECRETS -f luks -o key-secret=a,iter-time=10 l 1M",
+        "qemu-io SECRETS LUKS=a -c 'write -P 5 0 1M'", "qemu-img amend -f luks -o help", "qemu-img amend -f qcow2 -o help",
+        "qemu-img amend -f luks -o state=active l", "AMEND state=active LUKS=a", "AMEND state=foo LUKS=a", "AMEND new-secret=b LUKS=a",
+        "AMEND state=active,new-secret=zz LUKS=a", "AMEND state=active,new-secret=b,iter-time=10 LUKS=a",
+        "AMEND state=active,new-secret=b,keyslot=1,iter-time=10 LUKS=a", "AMEND state=active,new-secret=b,keyslot=9 LUKS=a",
+        "AMEND state=active,new-secret=b,old-secret=a,iter-time=10 LUKS=a", "qemu-img info l SLOTS",
+        "/usr/bin/qemu-io SECRETS LUKS=b -c 'read -P 5 0 1M'", "qemu-io SECRETS LUKS=b -c 'read -P 5 0 1M'",
+        "qemu-io SECRETS LUKS=c -c 'read -P 5 0 1M'", "AMEND state=inactive LUKS=a", "AMEND state=inactive,keyslot=5 LUKS=a",
+        "AMEND state=inactive,keyslot=8 LUKS=a", "AMEND state=inactive,old-secret=c LUKS=a",
+        "AMEND state=inactive,new-secret=b,keyslot=1 LUKS=a", "AMEND state=inactive,keyslot=1,iter-time=10 LUKS=a",
+        "AMEND state=inactive,keyslot=1,old-secret=a LUKS=a", "AMEND foo=1 LUKS=a", "AMEND size=3 LUKS=a",
+        "AMEND state=inactive,old-secret=a LUKS=a", "qemu-img info l SLOTS", "AMEND state=inactive,old-secret=b LUKS=b",
+        "AMEND state=inactive,keyslot=1 LUKS=b", "AMEND state=active,new-secret=c,keyslot=1,iter-time=10 --force LUKS=b",
+        "/usr/bin/qemu-io SECRETS LUKS=c -c 'read -P 5 0 1M'", "/usr/bin/qemu-io SECRETS LUKS=b -c 'read 0 512'",
+        *["AMEND state=active,new-secret=b,iter-time=10 LUKS=c"] * 8, "qemu-img info l SLOTS",
+        "/usr/bin/qemu-img amend SECRETS -o state=inactive,old-secret=c LUKS=b", "qemu-io SECRETS LUKS=b -c 'read -P 5 0 1M'",
+        "AMEND state=inactive,old-secret=b --force LUKS=b", "qemu-img info l SLOTS", "qemu-io SECRETS LUKS=b -c 'read 0 512'",
+        "qemu-img create -q -f qcow2 n 1M", "AMEND encrypt.state=active,encrypt.new-secret=b n",
+        "qemu-img create -q SECRETS -f qcow2 -o encrypt.format=luks,encrypt.key-secret=a,encrypt.iter-time=10 q 1M",
+        "AMEND encrypt.state=active,encrypt.new-secret=b,encrypt.iter-time=10 QCOW2=a", "AMEND encrypt.state=inactive QCOW2=a",
+        "AMEND encrypt.new-secret=b QCOW2=a", "AMEND encrypt.state=inactive,encrypt.old-secret=a QCOW2=a", "qemu-img info q SLOTS",
+        "/usr/bin/qemu-io SECRETS QCOW2=b -c 'write -P 5 0 1M'", "qemu-io SECRETS QCOW2=b -c 'read -P 5 0 1M'",
+        "AMEND encrypt.state=inactive,encrypt.old-secret=b QCOW2=b", "AMEND encrypt.format=luks QCOW2=b", "qemu-img check -q q")]),
     "external_data_and_preallocation": (True, RAW + [
         "qemu-img create -f qcow2 -o data_file=d.data e.qcow2 4M", "qemu-img info e.qcow2 | grep -v 'disk size'",
         "qemu-io -c 'write -P 6 64k 128k' e.qcow2", "qemu-img map --output=json e.qcow2", "qemu-img check e.qcow2",

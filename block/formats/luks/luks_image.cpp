@@ -44,12 +44,12 @@ Result<Secret> find_secret(BlockContext& context, OptionValues const& options) {
 }
 
 // Sectors are numbered from the beginning of the payload. No holes: what was never written reads as noise.
-class LuksImage final : public Image, public Resizable, public InfoSource {
+class LuksImage final : public Image, public Resizable, public InfoSource, public Amendable {
 public:
     // `cipher` null: opened for its metadata.
-    LuksImage(FormatOpenArgs args, LuksHeader header, std::unique_ptr<SectorCipher> cipher)
+    LuksImage(FormatOpenArgs args, LuksHeader header, std::unique_ptr<SectorCipher> cipher, Secret passphrase)
         : context_(args.context), file_(std::move(args.file)), name_(std::move(args.filename)),
-          header_(std::move(header)), cipher_(std::move(cipher)) {}
+          header_(std::move(header)), cipher_(std::move(cipher)), passphrase_(std::move(passphrase)) {}
 
     std::string_view format_name() const override { return "luks"; }
     BlockDevice* file() override { return file_.get(); }
@@ -72,7 +72,8 @@ public:
         return l;
     }
     Capabilities capabilities() override {
-        return Capabilities{.resizable = file_->capabilities().resizable ? this : nullptr, .info = this};
+        return Capabilities{
+            .resizable = file_->capabilities().resizable ? this : nullptr, .info = this, .amendable = this};
     }
     Task<Result<void>> read(std::uint64_t offset, IoSpans to) override;
     Task<Result<void>> write(std::uint64_t offset, ConstIoSpans from, Durability durability) override;
@@ -83,6 +84,12 @@ public:
             co_return Error("File too large", EFBIG);
         request.new_size_bytes += header_.payload_offset;
         Result<void> result = co_await file_->capabilities().resizable->resize(request);
+        co_return result;
+    }
+    Task<Result<void>> amend(Request request) override {
+        CO_TRY_ASSIGN(LuksKeyChange change, luks_key_change(request.changes, "", context_.secrets));
+        change.force = request.force;
+        Result<void> result = co_await amend_luks(context_, *file_, 0, header_, passphrase_, std::move(change));
         co_return result;
     }
     Task<Result<FormatInfo>> format_info() override {
@@ -109,6 +116,7 @@ private:
     std::string name_;
     LuksHeader header_;
     std::unique_ptr<SectorCipher> cipher_;
+    Secret passphrase_; // that opened the disk
     RangeLocks writes_; // sectors being written
 };
 
@@ -183,8 +191,9 @@ Task<Result<std::unique_ptr<Image>>> open(FormatOpenArgs args) {
     if (header.payload_offset > max_luks_header_area || header.payload_offset > args.file->size_bytes())
         co_return error("The LUKS payload offset {} lies beyond the end of the file", header.payload_offset);
     std::unique_ptr<SectorCipher> cipher;
+    Secret secret;
     if (!args.options.no_io) {
-        CO_TRY_ASSIGN(Secret secret, find_secret(args.context, args.options.tree));
+        CO_TRY_ASSIGN(secret, find_secret(args.context, args.options.tree));
         std::vector<std::uint8_t> area(header.payload_offset);
         Bytes area_bytes(area);
         CO_TRY(co_await read_bytes(*args.file, 0, area_bytes));
@@ -193,7 +202,7 @@ Task<Result<std::unique_ptr<Image>>> open(FormatOpenArgs args) {
         if (!unlocked.ok()) co_return unlocked.error();
         cipher = std::move(unlocked).value();
     }
-    co_return std::make_unique<LuksImage>(std::move(args), std::move(header), std::move(cipher));
+    co_return std::make_unique<LuksImage>(std::move(args), std::move(header), std::move(cipher), std::move(secret));
 }
 
 Task<Result<void>> create(BlockContext& context, CreateRequest request) {
@@ -226,6 +235,7 @@ Format luks_format() {
             .open = open,
             .create = create,
             .create_options = create_options,
+            .amend_options = luks_amend_options,
             .measure = measure};
 }
 

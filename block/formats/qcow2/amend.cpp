@@ -1,7 +1,9 @@
 // Changing an existing image: its backing file's name, and the options `amend` may change.
+#include "block/crypto/luks_options.h"
 #include "block/formats/qcow2/create.h"
 #include "block/formats/qcow2/image.h"
 
+#include <algorithm>
 #include <cerrno>
 
 namespace vmm::block::qcow2 {
@@ -27,9 +29,6 @@ Result<void> check_unchanged(OptionValues const& changes, Header const& h) {
     for (char const* name : {"cluster_size", "preallocation", "extended_l2", "compression_type", "encryption"})
         if (changes.has(name))
             return Error(fmt::format("Unknown option '{}' for amend: it cannot be changed", name), ENOTSUP);
-    for (auto const& [name, value] : changes.all())
-        if (name.starts_with("encrypt."))
-            return Error("Changing the keys of an encrypted image is not supported", ENOTSUP);
     std::uint64_t bits = TRY(changes.number("refcount_bits", 1u << h.refcount_order));
     if (bits != 1u << h.refcount_order)
         return Error("Changing the refcount width is not supported; convert the image with '-o refcount_bits' instead",
@@ -50,10 +49,32 @@ Result<void> check_downgrade(Header const& h) {
 
 } // namespace
 
-Task<Result<void>> Qcow2Image::amend(OptionValues changes, std::function<void(std::uint64_t, std::uint64_t)> progress) {
+Task<Result<void>> Qcow2Image::amend_keys(Request const& request) {
+    Header const& h = store_->header();
+    if (h.crypt_method == CryptMethod::none)
+        co_return Error("Can't amend encryption options - encryption not present", EINVAL);
+    if (h.crypt_method != CryptMethod::luks) co_return Error("Only LUKS encryption options can be amended", ENOTSUP);
+    CO_TRY_ASSIGN(LuksKeyChange change, luks_key_change(request.changes, "encrypt.", store_->context().secrets));
+    change.force = request.force;
+    if (!encryption_.luks || encryption_.passphrase.empty())
+        co_return Error("The image was opened without its key", EINVAL);
+    if (encryption_.luks->payload_offset > h.crypto->length)
+        co_return Error("The LUKS payload offset lies beyond the encryption header", EIO);
+    Result<void> result = co_await amend_luks(store_->context(), store_->file(), h.crypto->offset, *encryption_.luks,
+                                              encryption_.passphrase, std::move(change));
+    co_return result;
+}
+
+Task<Result<void>> Qcow2Image::amend(Request request) {
     if (read_only()) co_return Error("Operation not permitted", EPERM);
+    OptionValues const& changes = request.changes;
+    std::function<void(std::uint64_t, std::uint64_t)> const& progress = request.progress;
     Header const before = store_->header();
     CO_TRY(check_unchanged(changes, before));
+    auto about_keys = [](auto const& option) { return option.first.starts_with("encrypt."); };
+    if (std::ranges::any_of(changes.all(), about_keys)) {
+        CO_TRY(co_await amend_keys(request));
+    }
     std::string const compat = changes.text_or("compat", before.version == 2 ? "0.10" : "1.1");
     CO_TRY_ASSIGN(std::uint32_t version, parse_compat(compat));
     CO_TRY_ASSIGN(bool lazy, changes.boolean("lazy_refcounts", before.lazy_refcounts() && version >= 3));
@@ -66,9 +87,9 @@ Task<Result<void>> Qcow2Image::amend(OptionValues changes, std::function<void(st
     if (!data_file.empty() && !before.external_data())
         co_return Error("data-file can only be set for images that use an external data file", EINVAL);
     if (changes.has("size")) {
-        ResizeRequest request;
-        CO_TRY_ASSIGN(request.new_size_bytes, changes.size("size", size_));
-        CO_TRY(co_await resize(request));
+        ResizeRequest resize_to;
+        CO_TRY_ASSIGN(resize_to.new_size_bytes, changes.size("size", size_));
+        CO_TRY(co_await resize(resize_to));
     }
     if (version < before.version) {
         CO_TRY(check_downgrade(store_->header()));

@@ -54,6 +54,7 @@ Task<Result<Encryption>> open_encryption(Store& store, OpenOptions const& option
     Result<std::unique_ptr<SectorCipher>> cipher = co_await on_pool(store.context().pool, work);
     if (!cipher.ok()) co_return cipher.error();
     made.cipher = std::move(cipher).value();
+    made.passphrase = std::move(secret);
     co_return std::move(made);
 }
 

@@ -14,6 +14,7 @@ namespace vmm::block::qcow2 {
 struct Encryption {
     std::unique_ptr<SectorCipher> cipher; // null: not encrypted, or opened without a key
     std::optional<LuksHeader> luks;
+    std::vector<std::uint8_t> passphrase; // that opened it; changing key slots asks for it
 };
 
 // Reads what the header points to and unlocks it with the secret that "encrypt.key-secret" names; without a secret only

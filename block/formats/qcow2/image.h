@@ -62,7 +62,7 @@ public:
     Task<Result<void>> write_compressed(std::uint64_t offset, ConstIoSpans from) override;
     Task<Result<void>> finish_compressed() override { return flush(); }
     Task<Result<FormatInfo>> format_info() override;
-    Task<Result<void>> amend(OptionValues changes, std::function<void(std::uint64_t, std::uint64_t)> progress) override;
+    Task<Result<void>> amend(Request request) override;
     Task<Result<void>> change_backing(std::string filename, std::string format) override;
 
     Task<Result<void>> make_empty() override;
@@ -82,6 +82,8 @@ public:
 private:
     // Directory of snapshots and bitmaps, repair of an image that was not closed.
     Task<Result<void>> finish_open(OpenOptions const& options);
+    // "encrypt.state" and its companions: LUKS key slots.
+    Task<Result<void>> amend_keys(Request const& request);
     Result<void> check_write(std::uint64_t offset, std::uint64_t length);
     Task<Result<void>> flush_if(Durability durability);
     Task<Result<void>> grow(std::uint64_t old_size, ResizeRequest const& request);

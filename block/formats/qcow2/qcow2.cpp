@@ -7,6 +7,14 @@ namespace vmm::block {
 
 namespace {
 
+// luks_amend_options, as an option of qcow2 says them; "encrypt.iter-time" is a create option.
+constexpr OptionSpec amend_options[] = {
+    {"encrypt.state", OptionType::string, "Select new state of affected keyslots (active/inactive)"},
+    {"encrypt.new-secret", OptionType::string, "New secret to set in the matching keyslots. Empty string to erase"},
+    {"encrypt.old-secret", OptionType::string, "Select all keyslots that match this password"},
+    {"encrypt.keyslot", OptionType::number, "Select a single keyslot to modify explicitly"},
+};
+
 int probe(ConstBytes header, std::string_view) { return qcow2::looks_like_qcow2(header) ? 100 : 0; }
 
 Task<Result<std::unique_ptr<Image>>> open(FormatOpenArgs args) {
@@ -22,6 +30,7 @@ Format qcow2_format() {
             .open = open,
             .create = qcow2::create_image,
             .create_options = qcow2::create_options(),
+            .amend_options = amend_options,
             .supports_backing = true,
             .supports_compression = true,
             .measure = qcow2::measure_image};

@@ -12,6 +12,7 @@ namespace {
 std::vector<OptionSpec> amendable_options(Format const& format) {
     std::vector<OptionSpec> specs;
     std::ranges::copy_if(format.create_options, std::back_inserter(specs), &OptionSpec::amendable);
+    specs.insert(specs.end(), format.amend_options.begin(), format.amend_options.end());
     return specs;
 }
 
@@ -27,25 +28,28 @@ Result<void> check_changes(Format const& format, OptionValues const& changes) {
     return changes.check_against(allowed);
 }
 
-Task<Result<void>> amend(Tool& tool, Image& image, std::string options, Progress& progress) {
+Task<Result<void>> amend(Tool& tool, Image& image, std::string options, bool force, Progress& progress) {
     Amendable* amendable = image.capabilities().amendable;
     Format const* format = tool.context().formats.find(image.format_name());
     if (!amendable || !format)
         co_return error("Format driver '{}' does not support option amendment", image.format_name());
-    CO_TRY_ASSIGN(OptionValues changes, OptionValues::parse(options));
-    CO_TRY(check_changes(*format, changes));
-    std::function<void(std::uint64_t, std::uint64_t)> show = [&progress](std::uint64_t done, std::uint64_t total) {
+    Amendable::Request request;
+    CO_TRY_ASSIGN(request.changes, OptionValues::parse(options));
+    CO_TRY(check_changes(*format, request.changes));
+    request.force = force;
+    request.progress = [&progress](std::uint64_t done, std::uint64_t total) {
         progress.start(total);
         progress.set(done);
     };
-    Result<void> result = co_await amendable->amend(changes, show);
+    Result<void> result = co_await amendable->amend(std::move(request));
     if (!result.ok()) co_return result.error();
     co_return result;
 }
 
-Task<Result<void>> open_and_amend(Tool& tool, ImageRequest request, std::string options, Progress& progress) {
+Task<Result<void>> open_and_amend(Tool& tool, ImageRequest request, std::string options, bool force,
+                                  Progress& progress) {
     CO_TRY_ASSIGN(std::unique_ptr<Image> image, co_await open_for_tool(tool, request));
-    Result<void> result = co_await amend(tool, *image, options, progress);
+    Result<void> result = co_await amend(tool, *image, options, force, progress);
     Result<void> closed = co_await close_after(std::move(image), result);
     co_return closed;
 }
@@ -84,7 +88,7 @@ int img_amend(Tool& tool, std::span<std::string const> words) {
     Result<void> result;
     {
         Progress progress({.printed = args.has('p') && !quiet, .quiet = quiet});
-        result = tool.run(open_and_amend(tool, request, options.text, progress));
+        result = tool.run(open_and_amend(tool, request, options.text, args.has("force"), progress));
         if (result.ok()) progress.finish();
     }
     return result.ok() ? 0 : tool.fail(size_error_text(result.error()));
