@@ -9,7 +9,7 @@ void FetchCache::put(std::uint64_t page, FetchResult const& where, unsigned page
     used_ = true;
     local_ = local_ || !global;
     local_entries_ = local_entries_ || !global;
-    seen_.set(mark(page));
+    see(page);
     if (page_bits == 12) return;
     std::uint64_t span = (std::uint64_t(1) << page_bits) - 1;
     large_first_ = std::min(large_first_, page & ~span);
@@ -19,6 +19,7 @@ void FetchCache::put(std::uint64_t page, FetchResult const& where, unsigned page
 void FetchCache::begin_epoch() {
     ++epoch_;
     seen_.reset();
+    seen_first_ = ~std::uint64_t(0), seen_last_ = 0;
     local_ = false;
 }
 
@@ -49,7 +50,9 @@ void FetchCache::invalidate(std::uint64_t va, bool globals) {
         for (Entry& e : entries_) drop(e);
     else
         drop(entries_[slot(va)]);
-    if (large || seen_.test(mark(va))) begin_epoch();
+    std::uint64_t const page = va >> page_bits << page_bits;
+    bool const seen = page >= seen_first_ && page <= seen_last_ && seen_.test(mark(va));
+    if (large || seen) begin_epoch();
 }
 
 } // namespace vmm::tcg::x86

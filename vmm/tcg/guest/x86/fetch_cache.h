@@ -31,7 +31,7 @@ public:
     FetchResult const* find(std::uint64_t page) {
         Entry const& e = entries_[slot(page)];
         if (e.tag != page) return nullptr;
-        seen_.set(mark(page));
+        see(page);
         local_ = local_ || !e.global;
         return &e.where;
     }
@@ -56,10 +56,18 @@ private:
     static constexpr std::size_t marks = 4096;
     static unsigned slot(std::uint64_t page) { return unsigned(page >> page_bits) % entries; }
     static std::size_t mark(std::uint64_t page) { return std::size_t(page >> page_bits) % marks; }
+    void see(std::uint64_t page) {
+        seen_.set(mark(page));
+        if (page < seen_first_) seen_first_ = page;
+        if (page > seen_last_) seen_last_ = page;
+    }
     void begin_epoch();
 
     std::array<Entry, entries> entries_{};
-    std::bitset<marks> seen_; // pages looked up in this epoch, some sharing a mark
+    // Pages looked up in this epoch: where they lie (for a kernel's code that keeps data away), and marks, which some
+    // pages share.
+    std::uint64_t seen_first_ = ~std::uint64_t(0), seen_last_ = 0;
+    std::bitset<marks> seen_;
     std::uint64_t epoch_ = 0;
     std::uint64_t large_first_ = ~std::uint64_t(0), large_last_ = 0; // where code in large pages was seen
     bool local_ = false, local_entries_ = false, used_ = false;
