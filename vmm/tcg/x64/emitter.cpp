@@ -138,7 +138,10 @@ void Emitter::emit_get(std::uint32_t i) {
     }
     if (p.pin < 0) {
         v = {.place = Place::slot, .disp = std::int32_t(n.imm)};
-        if (p.in_place) return;
+        if (p.in_place) {
+            v.home = v.disp;
+            return;
+        }
     } else {
         Pins::Pin const& pin = pins_.pin[unsigned(p.pin)];
         if (n.imm == pin.offset)
@@ -211,6 +214,14 @@ void Emitter::put_slot(std::uint32_t i) {
         as_.mov(context_at(n.type, n.imm), std::uint64_t(imm));
     else
         as_.mov(context_at(n.type, n.imm), as_.reg(n.type, reg_of(n.a)));
+    Value& stored = val(n.a);
+    if (plan_.values[i].in_place) {
+        if (stored.place == Place::scratch) stored.home = std::int32_t(n.imm);
+        if (stored.place == Place::frame) {
+            free_frames_.push_back(stored.disp);
+            stored = {.place = Place::slot, .disp = std::int32_t(n.imm), .home = std::int32_t(n.imm)};
+        }
+    }
     if (touches_mxcsr(n)) {
         clobber_flags();
         as_.call_to(thunks_.load_mxcsr);
@@ -230,12 +241,8 @@ void Emitter::emit_call(std::uint32_t i) {
         if (owner(r) == none)
             forget_register(r);
         else { // also arguments: they are loaded from where they now are
-            Value& v = values_[owner(r)];
-            std::int32_t at = take_frame();
-            as_.mov(frame_at(Type::i64, at), as_.r64(r));
             forget_register(r);
-            v = {.place = Place::frame, .disp = at};
-            owner(r) = none;
+            spill(r);
         }
         lock(r);
     }

@@ -32,6 +32,7 @@ struct Value {
     Place place = Place::nowhere;
     std::int8_t reg = -1;
     std::int32_t disp = 0;
+    std::int32_t home = -1; // in the context too, there, for as long as it is used
     std::int64_t imm = 0;
 };
 // A vector value may be in a register, in memory, or both.
@@ -143,6 +144,7 @@ private:
     // A scratch register for this instruction; its former value is moved away.
     int take_scratch();
     void take(int r);  // that very scratch register
+    void spill(int r); // its value goes to memory
     void evict(int r); // its value goes elsewhere, the register is free
     std::int32_t take_frame();
     void forget_register(int r); // r is about to change: the flag recipe may need it

@@ -176,7 +176,8 @@ void Emitter::emit_load(std::uint32_t i) {
     if (vector) {
         x = take_xmm();
     } else {
-        if (p < 0) d = owner(host::r11) == none || (owner(host::r11) == root(n.a) && dies(n.a)) ? host::r11 : host::r14;
+        bool const free = owner(host::r11) == none || (owner(host::r11) == root(n.a) && dies(n.a));
+        if (p < 0) d = free && !(flags_.recipe.uses(host::r11) && !flags_.rflags) ? host::r11 : host::r14;
         forget_register(d);
     }
     Fixup miss;

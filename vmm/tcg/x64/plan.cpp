@@ -67,6 +67,7 @@ public:
     Planner(Block const& block, Pins const& pins, GuestInfo const& guest, Plan& plan)
         : block_(block), pins_(pins), guest_(guest), plan_(plan) {
         residents_.fill(no_index);
+        content_.fill(no_index);
     }
 
     void run() {
@@ -99,8 +100,36 @@ private:
         if (n.op == Opcode::trunc) return value(n.a).root;
         if (n.op == Opcode::zext && n.type == Type::i64 && Type(n.aux) == Type::i32 && zero_extended(n.a))
             return value(n.a).root;
-        if (n.op == Opcode::get && n.type >= Type::v128) return forwarded_vector(i);
+        if (n.op == Opcode::get) return n.type >= Type::v128 ? forwarded_vector(i) : forwarded(i);
         return ValueId(i);
+    }
+    // The general register in the context that [offset, offset + size) is part of, or none of them.
+    std::size_t register_of(std::int64_t offset, unsigned size) const {
+        std::span<std::uint32_t const> const slots =
+            guest_.registers.first(std::min(guest_.registers.size(), max_slots));
+        for (std::size_t r = 0; r < slots.size(); ++r)
+            if (offset < std::int64_t(slots[r]) + 8 && std::int64_t(slots[r]) < offset + size)
+                return pins_.find(offset, size) < 0 ? r : max_slots;
+        return max_slots;
+    }
+    // A general register read from the context whose content is a value already known.
+    ValueId forwarded(std::uint32_t i) {
+        Inst const& n = inst(i);
+        std::size_t const r = register_of(n.imm, size_of(n.type));
+        if (r == max_slots) return ValueId(i);
+        std::uint32_t const last = content_[r];
+        if (last != no_index && inst(last).imm == n.imm && n.type <= inst(last).type)
+            return value(inst(last).op == Opcode::put ? inst(last).a : ValueId(last)).root;
+        // What a write to a part of the register has hidden stays so.
+        if (last == no_index || (inst(last).op == Opcode::get && inst(last).type < n.type)) content_[r] = i;
+        return ValueId(i);
+    }
+    void note_content(std::uint32_t i) {
+        Inst const& n = inst(i);
+        if (call_writes(n)) content_.fill(no_index);
+        if (n.op != Opcode::put || n.type > Type::i64) return;
+        std::size_t const r = register_of(n.imm, size_of(n.type));
+        if (r != max_slots) content_[r] = i;
     }
     // A vector read from a slot whose content is a value already known.
     ValueId forwarded_vector(std::uint32_t i) {
@@ -129,6 +158,7 @@ private:
         for (std::uint32_t i = 0; i < count(); ++i) {
             Inst const& n = inst(i);
             value(ValueId(i)).root = root_of(i);
+            note_content(i);
             if (is_slot_op(n) && n.type <= Type::i64)
                 value(ValueId(i)).pin = std::int8_t(pins_.find(n.imm, size_of(n.type)));
             if (value(ValueId(i)).root != i) continue;
@@ -184,6 +214,8 @@ private:
         for (std::uint32_t i = 0; i < count(); ++i) {
             Inst const& n = inst(i);
             ValuePlan& v = value(ValueId(i));
+            if (n.op == Opcode::put && n.type == Type::i64 && register_of(n.imm, 8) != max_slots)
+                v.in_place = stable(i, value(value(n.a).root).last_use);
             if (n.op != Opcode::get || n.type > Type::i64 || v.root != i) continue;
             v.in_place = stable(i, v.last_use);
             if (v.in_place && v.pin >= 0) add_resident(v.pin, i);
@@ -268,6 +300,9 @@ private:
         plan_.flags_dead_at_entry = !live;
     }
 
+    static constexpr std::size_t max_slots = 32;
+    // By general register: the get or put that says what the context has there.
+    std::array<std::uint32_t, max_slots> content_;
     Block const& block_;
     Pins const& pins_;
     GuestInfo const& guest_;

@@ -47,8 +47,9 @@ struct ValuePlan {
     std::uint32_t uses = 0, last_use = 0;
     std::uint32_t put_at = no_index; // the put whose pinned register this value is computed into
     std::int8_t pin = -1;            // gets and puts: the pin they touch
-    bool in_place = false;           // a get of a pinned register that needs no copy
-    bool folded = false;             // a lea that is computed anew at each use
+    // A get that needs no copy; a put whose slot keeps the value until that is used last.
+    bool in_place = false;
+    bool folded = false; // a lea that is computed anew at each use
     // While the plan is made.
     bool used_otherwise = false;            // not only as an address
     std::uint32_t next_resident = no_index; // of the same pinned register

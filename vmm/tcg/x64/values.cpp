@@ -51,6 +51,18 @@ void Emitter::drop_recipe() {
     flags_.memory = true;
 }
 
+void Emitter::spill(int r) {
+    Value& v = values_[owner(r)];
+    owner(r) = none;
+    if (v.home >= 0) {
+        v = {.place = Place::slot, .disp = v.home, .home = v.home};
+        return;
+    }
+    std::int32_t at = take_frame();
+    as_.mov(frame_at(Type::i64, at), as_.r64(r));
+    v = {.place = Place::frame, .disp = at};
+}
+
 void Emitter::evict(int r) {
     forget_register(r);
     if (owner(r) == none) return;
@@ -64,10 +76,7 @@ void Emitter::evict(int r) {
             v.reg = std::int8_t(to);
             return;
         }
-    std::int32_t at = take_frame();
-    as_.mov(frame_at(Type::i64, at), as_.r64(r));
-    v = {.place = Place::frame, .disp = at};
-    owner(r) = none;
+    spill(r);
 }
 
 void Emitter::take(int r) {
@@ -87,10 +96,7 @@ int Emitter::take_scratch() {
         if (!locked(r) && (best < 0 || plan_.values[owner(r)].last_use > plan_.values[owner(best)].last_use)) best = r;
     VMM_ASSERT(best >= 0);
     forget_register(best);
-    std::int32_t at = take_frame();
-    as_.mov(frame_at(Type::i64, at), as_.r64(best));
-    values_[owner(best)] = {.place = Place::frame, .disp = at};
-    owner(best) = none;
+    spill(best);
     lock(best);
     return best;
 }
@@ -171,7 +177,7 @@ int Emitter::reg_of(ValueId v) {
                 (x.place == Place::frame || x.place == Place::slot || x.place == Place::high);
     if (keep) {
         if (x.place == Place::frame) free_frames_.push_back(x.disp);
-        x = {.place = Place::scratch, .reg = std::int8_t(r)};
+        x = {.place = Place::scratch, .reg = std::int8_t(r), .home = x.home};
         owner(r) = root(v);
     }
     return r;
