@@ -55,7 +55,6 @@ void Hpet::reset() {
     for (auto& timer : timers_) timer->cancel();
     needs_.irq0.set(state_.pit_level);
     needs_.irq8.set(state_.rtc_level);
-    tell_replacing();
 }
 
 Result<void> Hpet::load(StateReader& from) {
@@ -77,7 +76,6 @@ Result<void> Hpet::load(StateReader& from) {
     }
     drive(true);
     for (unsigned n = 0; n < timer_count; ++n) arm(n);
-    tell_replacing();
     return {};
 }
 
@@ -218,7 +216,6 @@ void Hpet::write_general_config(std::uint64_t value) {
     state_.counter_start = needs_.timers.now();
     state_.config = value & (enable_cnf | leg_rt_cnf);
     if (was_legacy != legacy()) {
-        tell_replacing();
         needs_.irq0.set(!legacy() && state_.pit_level);
         needs_.irq8.set(!legacy() && state_.rtc_level);
     }

@@ -21,11 +21,10 @@ public:
     static constexpr Nanoseconds tick = 10;
     struct Needs {
         TimerQueue& timers;
-        IrqLine& irq0;                // where timer 0, or else the 8254, drives in legacy replacement mode
-        IrqLine& irq8;                // the same for timer 1 and the RTC
-        std::vector<IrqLine*> pins;   // I/O APIC inputs by number; null where the board wires none
-        MsiTarget* msi = nullptr;     // where FSB interrupts go; null: not supported
-        IrqLine* replacing = nullptr; // asserted while legacy replacement is on, for an 8254 elsewhere
+        IrqLine& irq0;              // where timer 0, or else the 8254, drives in legacy replacement mode
+        IrqLine& irq8;              // the same for timer 1 and the RTC
+        std::vector<IrqLine*> pins; // I/O APIC inputs by number; null where the board wires none
+        MsiTarget* msi = nullptr;   // where FSB interrupts go; null: not supported
     };
     struct Config {
         std::uint32_t route_capability = 0x00000004; // I/O APIC inputs every timer may use
@@ -68,9 +67,6 @@ private:
         void set(bool value) override;
     };
 
-    void tell_replacing() {
-        if (needs_.replacing) needs_.replacing->set(legacy());
-    }
     bool running() const;
     bool legacy() const;
     std::uint64_t counter() const;

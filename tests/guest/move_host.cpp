@@ -67,17 +67,17 @@ int run(Host& host, Arguments const& a, std::vector<std::string> const& names, s
         std::map<std::string, unsigned>& pairs) {
     std::string now = names[random() % names.size()];
     std::unique_ptr<Engine> engine = host.make(now).value();
-    x86::FeatureSet features = engine->features(), others = x86::tcg_features();
-    if (auto kvm = host.make("kvm")) {
-        x86::FeatureSet kernel = (*kvm)->features();
-        for (std::size_t n = 0; n < features.size(); ++n) features[n] &= others[n] & kernel[n];
+    x86::FeatureSet features = engine->features();
+    for (std::string const& name : names) {
+        x86::FeatureSet others = host.make(name).value()->features();
+        for (std::size_t n = 0; n < features.size(); ++n) features[n] &= others[n];
     }
     std::vector<std::string> warnings;
     Console console;
     PcConfig config;
     config.cpus = a.cpus;
     config.cores = a.cpus;
-    config.cpu_model = x86::make_cpu_model("qemu64", features, warnings).value();
+    config.cpu_model = x86::make_cpu_model("qemu64,+tsc-deadline", features, warnings).value();
     config.debugcon = PcConfig::Debugcon{&console};
     config.debug_exit = PcConfig::DebugExit{.port = 0xf4, .size = 4};
     config.testdev = true;

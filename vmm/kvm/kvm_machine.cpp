@@ -116,10 +116,6 @@ Result<void> KvmMachine::set_up_vm() {
         if (check(KVM_CAP_IRQCHIP) <= 0) return error("kernel-irqchip=on: this host's KVM does not offer it");
         if (int result = api_.ioctl(vm_.get(), KVM_CREATE_IRQCHIP, std::uintptr_t(0)); result < 0)
             return kvm_error("KVM_CREATE_IRQCHIP", result);
-        kvm_pit_config pit{};
-        pit.flags = KVM_PIT_SPEAKER_DUMMY;
-        if (int result = api_.ioctl(vm_.get(), KVM_CREATE_PIT2, &pit); result < 0)
-            return kvm_error("KVM_CREATE_PIT2", result);
     }
     return {};
 }

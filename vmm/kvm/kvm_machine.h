@@ -22,8 +22,8 @@
 
 namespace vmm::kvm {
 
-// -machine kernel-irqchip=. off: APICs, PIC and PIT are the board's devices. split: local APICs in the kernel. on: all
-// of them in the kernel.
+// -machine kernel-irqchip=. off: APICs and PICs are the board's devices. split: local APICs in the kernel. on: all of
+// them in the kernel. The PIT is the board's in any case: KVM's does not tell where its counter 0 stands.
 enum class KernelIrqchip : std::uint8_t { off, split, on };
 
 struct KvmOptions {

@@ -74,6 +74,74 @@ CASE(a_chain_of_one_shot_timers) {
     stop();
 }
 
+CASE(a_chain_of_deadlines) {
+    if (!(cpuid(1).c >> 24 & 1)) SKIP("no TSC-deadline timer");
+    start();
+    static uint64_t step;
+    step = 500000;
+    set_handler(0x58, [](Frame*) {
+        hits[0x58] = hits[0x58] + 1;
+        if (hits[0x58] < CHAIN) wrmsr(0x6e0, rdtsc() + step);
+        apic_eoi();
+    });
+    apic_write(APIC_LVT_TIMER, 0x40058);
+    wrmsr(0x6e0, rdtsc() + step);
+    CHECK(wait_for(hits[0x58], CHAIN));
+    CHECK_EQ(hits[0x58], CHAIN);
+    stop();
+}
+
+CASE(a_chain_of_pit_one_shots) {
+    start();
+    set_handler(0x59, [](Frame*) {
+        hits[0x59] = hits[0x59] + 1;
+        if (hits[0x59] < CHAIN) outb(0x40, 597 & 0xff), outb(0x40, 597 >> 8); // 0.5 ms
+        apic_eoi();
+    });
+    ioapic_route(2, 0x59);
+    pit_start(0, 4, 597);
+    CHECK(wait_for(hits[0x59], CHAIN));
+    unsigned never = 0;
+    wait_for(never, 1, 100000);
+    CHECK_EQ(hits[0x59], CHAIN); // and no more
+    stop();
+}
+
+// While an HPET gives the timer interrupt the PIT, which goes on counting, gives none.
+CASE(an_hpet_in_the_pits_place) {
+    auto hpet = [](unsigned offset) -> uint64_t volatile& {
+        return *reinterpret_cast<uint64_t volatile*>(0xfed00000u + offset);
+    };
+    uint64_t period = hpet(0) >> 32;
+    if (!period || hpet(0) == ~0ull) SKIP("no HPET");
+    start();
+    uint64_t const ticks = 1000000000000 / period; // a millisecond
+    hpet(0x10) = 0;
+    hpet(0xf0) = 0;
+    hpet(0x100) = 0x4c; // periodic, the next write sets the period
+    hpet(0x108) = ticks;
+    ioapic_route(2, 0x5a);
+    pit_start(0, 2, 600);
+    hpet(0x10) = 3;
+    CHECK(wait_for(hits[0x5a], CHAIN));
+    hpet(0x10) = 0;
+    hpet(0x100) = 0;
+    CHECK(hits[0x5a] <= hpet(0xf0) / ticks + 1);
+    stop();
+    pit_start(0, 0, 1);
+}
+
+CASE(time_never_goes_back) {
+    uint64_t last = rdtsc();
+    uint32_t from = pm_timer();
+    while (((pm_timer() - from) & 0xffffff) < 3579545 / 5) // 200 ms
+        for (unsigned n = 0; n < 1000; ++n) {
+            uint64_t now = rdtsc();
+            CHECK(now >= last);
+            last = now;
+        }
+}
+
 CASE(a_chain_of_halts) {
     start();
     apic_write(APIC_LVT_TIMER, 0x53);

@@ -1,4 +1,4 @@
-#include "fake_kvm.h"
+#include "tests/unit/kvm/fake_kvm.h"
 
 #include "vmm/cpu/x86/state.h"
 

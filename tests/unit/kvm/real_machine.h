@@ -67,8 +67,12 @@ struct RealMachine {
     void make_interp() {
         std::vector<std::string> warnings;
         if (!machine) model = x86::make_cpu_model("qemu64", x86::tcg_features(), warnings).value();
-        interp = std::make_unique<tcg::X86Vcpu>(tcg::X86Vcpu::Config{
-            .bus = bus, .shared = shared, .log = log, .model = model, .backend = tcg::make_interpreter});
+        interp = std::make_unique<tcg::X86Vcpu>(tcg::X86Vcpu::Config{.bus = bus,
+                                                                     .shared = shared,
+                                                                     .log = log,
+                                                                     .model = model,
+                                                                     .backend = tcg::make_interpreter,
+                                                                     .block_at_a_time = true});
     }
     void load(Xbyak::CodeGenerator const& code) {
         std::memcpy(ram->host() + code_base, code.getCode(), code.getSize());

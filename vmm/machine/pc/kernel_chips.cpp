@@ -51,14 +51,6 @@ std::uint64_t tick_of(dev::LocalApic::State const& s) {
     return 1ull << ((code + 1) & 7);
 }
 
-// KVM's names for how far a two-byte access has come.
-enum : std::uint8_t { rw_low = 1, rw_high = 2, rw_word0 = 3, rw_word1 = 4 };
-
-std::uint8_t access_state(std::uint8_t access, bool high_next) {
-    if (access == 3) return high_next ? rw_word1 : rw_word0;
-    return access;
-}
-
 } // namespace
 
 kvm_pic_state to_kvm(dev::I8259Pair::Chip const& chip, unsigned index, std::uint16_t lines) {
@@ -66,10 +58,7 @@ kvm_pic_state to_kvm(dev::I8259Pair::Chip const& chip, unsigned index, std::uint
     auto pins = std::uint8_t(lines >> 8 * index);
     k.irr = chip.irr, k.imr = chip.imr, k.isr = chip.isr;
     k.last_irr = pins;
-    if (index == 0) { // the kernel derives the cascade, and its own PIT pulses input 0
-        k.irr &= ~cascade_bit;
-        k.last_irr &= ~(cascade_bit | 1);
-    }
+    if (index == 0) k.irr &= ~cascade_bit, k.last_irr &= ~cascade_bit; // which the kernel derives
     k.priority_add = chip.first;
     k.irq_base = chip.vector_base;
     k.read_reg_select = chip.read_isr;
@@ -190,60 +179,6 @@ void put_back(dev::LocalApic::State& s, std::uint32_t timer_initial, Nanoseconds
 bool timer_ended(kvm::KernelApic const& k, std::uint32_t count) {
     std::uint32_t left = k.word(r_current);
     return count && (left == 0 || left > count);
-}
-
-kvm_pit_state2 to_kvm(dev::I8254::State const& s, Nanoseconds virtual_now, Nanoseconds host_now) {
-    kvm_pit_state2 k{};
-    for (unsigned n = 0; n < 3; ++n) {
-        dev::I8254::Counter const& c = s.counters[n];
-        kvm_pit_channel_state& ch = k.channels[n];
-        auto access = std::uint8_t(c.control >> 4 & 3);
-        ch.rw_mode = access ? access : 3;
-        ch.mode = c.control >> 1 & 7;
-        if (ch.mode > 5) ch.mode &= 3;
-        ch.bcd = c.control & 1;
-        ch.gate = c.gate;
-        ch.count = c.loaded ? c.period : c.count_register ? c.count_register : 65536;
-        ch.latched_count = c.latched_count;
-        ch.count_latched = c.count_latched ? ch.rw_mode : 0;
-        ch.status_latched = c.status_latched;
-        ch.status = c.latched_status;
-        ch.read_state = access_state(ch.rw_mode, c.read_high_next);
-        ch.write_state = access_state(ch.rw_mode, c.write_high_next);
-        ch.write_latch = c.write_low;
-        Nanoseconds loaded = c.loaded && !c.paused ? dev::I8254::clock.time_of(c.start) : virtual_now;
-        ch.count_load_time = host_now - (virtual_now - loaded);
-        // Never programmed is a mode of its own, in which nothing counts.
-        bool untouched = c.control == dev::I8254::Counter().control && !c.loaded && !c.count_register;
-        if (untouched && !c.write_high_next) ch.mode = 0xff;
-    }
-    return k;
-}
-
-dev::I8254::State from_kvm(kvm_pit_state2 const& k, Nanoseconds virtual_now, Nanoseconds host_now) {
-    dev::I8254::State s;
-    for (unsigned n = 0; n < 3; ++n) {
-        dev::I8254::Counter& c = s.counters[n];
-        kvm_pit_channel_state const& ch = k.channels[n];
-        c.gate = n == 2 ? ch.gate : true;
-        if (ch.mode > 5) continue; // never programmed
-        c.control = std::uint8_t((ch.rw_mode & 3) << 4 | ch.mode << 1 | (ch.bcd & 1));
-        c.count_register = c.period = std::clamp(ch.count, 1u, 65536u);
-        c.loaded = true;
-        Nanoseconds started = virtual_now - std::max<Nanoseconds>(host_now - ch.count_load_time, 0);
-        c.start = dev::I8254::clock.ticks_at(started);
-        bool repeats = ch.mode == 2 || ch.mode == 3;
-        if (c.start < 0) c.start = repeats ? c.start % c.period + c.period : 0;
-        c.paused = !c.gate && ch.mode != 1 && ch.mode != 5;
-        c.write_high_next = ch.write_state == rw_word1;
-        c.read_high_next = ch.read_state == rw_word1;
-        c.write_low = ch.write_latch;
-        c.count_latched = ch.count_latched;
-        c.latched_count = ch.latched_count;
-        c.status_latched = ch.status_latched;
-        c.latched_status = ch.status;
-    }
-    return s;
 }
 
 } // namespace vmm

@@ -1,10 +1,9 @@
-// The states of KVM's interrupt controllers and timer to and from those of our devices, which are the one format they
+// The states of KVM's interrupt controllers to and from those of our devices, which are the one format they
 // are saved in. Pure conversions; KernelControllers makes the calls.
 #pragma once
 #include "devices/irq/i8259.h"
 #include "devices/irq/io_apic.h"
 #include "devices/irq/local_apic.h"
-#include "devices/timer/i8254.h"
 #include "vmm/kvm/kvm_vcpu.h"
 
 #include <linux/kvm.h>
@@ -31,9 +30,5 @@ dev::LocalApic::State from_kvm(kvm::KernelApic const& k, Nanoseconds now, std::u
 void put_back(dev::LocalApic::State& state, std::uint32_t timer_initial, Nanoseconds now);
 // Whether a timer that had `count` left at a former look has gone off since.
 bool timer_ended(kvm::KernelApic const& k, std::uint32_t count);
-
-// The kernel's PIT counts in host time (CLOCK_MONOTONIC): `host_now`.
-kvm_pit_state2 to_kvm(dev::I8254::State const& state, Nanoseconds virtual_now, Nanoseconds host_now);
-dev::I8254::State from_kvm(kvm_pit_state2 const& state, Nanoseconds virtual_now, Nanoseconds host_now);
 
 } // namespace vmm

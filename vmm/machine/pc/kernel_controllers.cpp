@@ -17,7 +17,7 @@ kvm_irqchip chip_request(unsigned id) {
 } // namespace
 
 KernelControllers::KernelControllers(kvm::KvmMachine& machine, Log& log)
-    : machine_(machine), irqs_(machine), log_(log), pit_(machine, log) {}
+    : machine_(machine), irqs_(machine), log_(log) {}
 
 template <class T> Result<void> KernelControllers::vm_call(char const* name, unsigned long request, T* argument) {
     int result = machine_.api().ioctl(machine_.vm_fd(), request, argument);
@@ -28,12 +28,10 @@ template <class T> Result<void> KernelControllers::vm_call(char const* name, uns
 void KernelControllers::forget_vcpus() {
     vcpus_.clear(), settled_.clear(), left_out_.clear();
     live_ = false;
-    pit_.forget();
 }
 
 void KernelControllers::set_board(Board board) {
     board_.emplace(std::move(board));
-    pit_.set_board(board_->pit, board_->timers);
     // GSI 0 is the I/O APIC's pin 2.
     auto const& pics = board_->pic.state().chips;
     levels_ = pics[0].lines & ~4u;
@@ -56,7 +54,6 @@ Result<void> KernelControllers::take_over() {
     board_->bus.set_remote(this);
     for (dev::LocalApic* apic : board_->apics) apic->reset();
     if (has_pins()) {
-        board_->pit.reset();
         board_->pic.reset();
         board_->io_apic.reset();
         TRY(assert_levels());
@@ -70,8 +67,6 @@ Result<void> KernelControllers::hand_back() {
     if (!live_) return {};
     live_ = false;
     board_->bus.set_remote(nullptr);
-    // From the source of an interrupt to its end, so that none is under way between two looks.
-    if (has_pins()) TRY(pit_.pull());
     TRY(pull_apics());
     if (has_pins()) return pull_chips();
     end_unreported_interrupts();
@@ -132,7 +127,7 @@ Result<void> KernelControllers::push_chips() {
     kvm_irqchip chip = chip_request(KVM_IRQCHIP_IOAPIC);
     chip.chip.ioapic = to_kvm(board_->io_apic.state(), board_->io_apic_base);
     TRY(vm_call("KVM_SET_IRQCHIP", KVM_SET_IRQCHIP, &chip));
-    return pit_.push(pit_replaced_.level);
+    return {};
 }
 
 // The kernel's pins forget who drove them: level-triggered ones are driven again, for the others that would be an edge.
@@ -172,11 +167,6 @@ bool KernelControllers::drive(unsigned gsi, bool level) {
     if (!changed) return true;
     if (auto done = irqs_.set_line(gsi, level); !done) log_.warn("{}", done.error().message());
     return true;
-}
-
-void KernelControllers::PitReplaced::set(bool on) {
-    if (std::exchange(level, on) == on || !owner.live_ || !owner.has_pins()) return;
-    if (auto done = owner.pit_.set_replaced(on); !done) owner.log_.warn("{}", done.error().message());
 }
 
 void KernelControllers::send(std::uint64_t address, std::uint32_t data) {

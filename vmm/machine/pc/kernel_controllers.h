@@ -1,14 +1,13 @@
-// KernelControllers: interrupt controllers and timer that KVM runs in the host's kernel in place of the board's own.
+// KernelControllers: interrupt controllers that KVM runs in the host's kernel in place of the board's own.
 //
 // The board keeps its devices. While the machine runs they rest, and the kernel's chips have their state
-// (kernel-irqchip =on: both PICs, I/O APIC, PIT and local APICs; split: the local APICs). When it stops the state comes
+// (kernel-irqchip =on: both PICs, I/O APIC and local APICs; split: the local APICs). When it stops the state comes
 // back: so a saved machine, a reset and `info pic` look the same whoever runs the chips.
 #pragma once
 #include "devices/core/irq_line.h"
 #include "vmm/base/thread_annotations.h"
 #include "vmm/kvm/kvm_irq.h"
 #include "vmm/machine/pc/kernel_chips.h"
-#include "vmm/machine/pc/kernel_pit.h"
 
 #include <array>
 #include <vector>
@@ -30,7 +29,6 @@ public:
         dev::ApicBus& bus;
         dev::I8259Pair& pic;
         dev::IoApic& io_apic;
-        dev::I8254& pit;
         std::vector<dev::LocalApic*> apics;
         TimerQueue& timers;
         dev::TscSource const& tsc;
@@ -45,23 +43,15 @@ public:
     Result<void> take_over();
     Result<void> hand_back();
 
-    // Whether PIC, I/O APIC and PIT are the kernel's too; then every pin's level goes through drive().
+    // Whether PICs and I/O APIC are the kernel's too; then every pin's level goes through drive().
     bool has_pins() const { return machine_.options().irqchip == kvm::KernelIrqchip::on; }
     // Remembers the level; true when the kernel's chips took it, false when the board's are to.
     bool drive(unsigned gsi, bool level);
-    // Asserted while an HPET stands in for the PIT.
-    dev::IrqLine& pit_replaced() { return pit_replaced_; }
 
     void send(std::uint64_t address, std::uint32_t data) override;
     void redirections_changed() override;
 
 private:
-    struct PitReplaced final : dev::IrqLine {
-        KernelControllers& owner;
-        bool level = false;
-        explicit PitReplaced(KernelControllers& o) : owner(o) {}
-        void set(bool on) override;
-    };
     template <class T> Result<void> vm_call(char const* name, unsigned long request, T* argument);
     Result<void> push_apics();
     Result<void> pull_apics();
@@ -76,12 +66,10 @@ private:
     Log& log_;
     std::vector<kvm::KvmVcpu*> vcpus_;
     std::optional<Board> board_;
-    std::uint32_t levels_ = 0; // of the pins, by GSI
-    bool live_ = false;        // the kernel's chips have the state
-    KernelPit pit_;
+    std::uint32_t levels_ = 0;            // of the pins, by GSI
+    bool live_ = false;                   // the kernel's chips have the state
     std::vector<std::uint32_t> settled_;  // what settle() told of each APIC timer; empty: not asked
     std::vector<std::uint32_t> left_out_; // initial counts of APIC timers that are over, which the kernel does not have
-    PitReplaced pit_replaced_{*this};
 };
 
 } // namespace vmm

@@ -65,13 +65,9 @@ PcMachine::PcMachine(PcConfig config, Needs needs, std::unique_ptr<RamBlock> ram
     : config_(std::move(config)), needs_(std::move(needs)), device_lock_(needs_.device_lock), ram_(std::move(ram)),
       smm_memory_(memory_, *ram_, [this] { return i440fx_ && i440fx_->smram_enabled(); }), apic_bus_(needs_.log),
       pic_({.intr = apic_bus_.lint(0), .log = needs_.log}), io_apic_({.bus = apic_bus_, .log = needs_.log}, {}),
-      engine_(&needs_.engine), hpet_({.timers = timers_,
-                                      .irq0 = isa_irqs_[0],
-                                      .irq8 = isa_irqs_[8],
-                                      .pins = io_apic_pins(),
-                                      .msi = &apic_bus_,
-                                      .replacing = &pit_replaced_},
-                                     {}),
+      engine_(&needs_.engine),
+      hpet_({.timers = timers_, .irq0 = isa_irqs_[0], .irq8 = isa_irqs_[8], .pins = io_apic_pins(), .msi = &apic_bus_},
+            {}),
       pit_({.out0 = hpet_.pit_input(), .timers = timers_}),
       rtc_({.irq = hpet_.rtc_input(), .timers = timers_, .wall = rtc_clock()},
            {.base_offset = config_.rtc_start - rtc_clock().now(), .slew = config_.rtc_slew}),
@@ -294,14 +290,11 @@ void PcMachine::connect_controllers() {
     KernelControllers* pins = kernel_irqs_ && kernel_irqs_->has_pins() ? kernel_irqs_ : nullptr;
     for (IsaIrq& irq : isa_irqs_) irq.kernel = pins;
     for (IsaIrq& pin : pins_) pin.kernel = pins;
-    pit_replaced_.kernel = kernel_irqs_;
     if (!kernel_irqs_) return;
-    kernel_irqs_->pit_replaced().set(pit_replaced_.level);
     KernelControllers::Board board{.device_lock = device_lock_,
                                    .bus = apic_bus_,
                                    .pic = pic_,
                                    .io_apic = io_apic_,
-                                   .pit = pit_,
                                    .apics = {},
                                    .timers = timers_,
                                    .tsc = tsc_,

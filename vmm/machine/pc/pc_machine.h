@@ -153,15 +153,6 @@ private:
             if (machine) machine->update_a20(); // null while the devices are being made
         }
     };
-    // Tells the engine's timer that the HPET stands in for it.
-    struct PitReplaced final : dev::IrqLine {
-        KernelControllers* kernel = nullptr;
-        bool level = false;
-        void set(bool on) override {
-            level = on;
-            if (kernel) kernel->pit_replaced().set(on);
-        }
-    };
     struct Power final : dev::PowerControl {
         PcMachine* machine = nullptr;
         void power_off() override;
@@ -227,7 +218,6 @@ private:
     dev::IoApic io_apic_;
     Engine* engine_;                           // needs_.engine, or what change_engine() put in its place
     KernelControllers* kernel_irqs_ = nullptr; // the engine's, or null
-    PitReplaced pit_replaced_;
     std::array<IsaIrq, 16> isa_irqs_;
     std::array<IsaIrq, dev::IoApic::pins> pins_; // the I/O APIC's alone
     Trigger reset_line_, smi_line_;

@@ -1,6 +1,5 @@
-// States of the interrupt controllers and the PIT, to the kernel's form and back.
+// States of the interrupt controllers, to the kernel's form and back.
 #include "tests/support/apic_rig.h"
-#include "tests/support/fake_irq_line.h"
 #include "vmm/machine/pc/kernel_chips.h"
 
 #include <gtest/gtest.h>
@@ -134,34 +133,6 @@ TEST(KernelChips, a_one_shot_timer_that_is_over_does_not_go_off_again) {
     EXPECT_EQ(apic.timer_current(), 0u);
     rig.advance(1'000'000);
     EXPECT_FALSE(apic.interrupt_pending());
-}
-
-TEST(KernelChips, a_pit_comes_back_counting_from_where_it_was) {
-    test::FakeClock clock;
-    TimerQueue timers{clock};
-    test::FakeIrqLine out;
-    dev::I8254 pit({.out0 = out, .timers = timers});
-    pit.write(3, 1, 0x34), pit.write(0, 1, 0x00), pit.write(0, 1, 0x40); // counter 0, mode 2, 0x4000
-    pit.write(3, 1, 0xb6), pit.write(2, 1, 0x12);                        // counter 2, half written
-    clock.advance(timers, 5'000'000);
-    constexpr Nanoseconds host = 90'000'000'000;
-    kvm_pit_state2 k = to_kvm(pit.state(), clock.now(), host);
-    EXPECT_EQ(k.channels[0].count, 0x4000u);
-    EXPECT_EQ(k.channels[0].mode, 2);
-    EXPECT_EQ(k.channels[1].mode, 0xff) << "never programmed";
-    EXPECT_EQ(k.channels[2].write_state, 4) << "the high byte comes next";
-    EXPECT_EQ(Nanoseconds(k.channels[0].count_load_time),
-              host - clock.now() + dev::I8254::clock.time_of(pit.state().counters[0].start));
-    k.channels[0].count_load_time = host; // loaded anew; 3 ms later it is asked
-    dev::I8254::State back = from_kvm(k, clock.now() + 3'000'000, host + 3'000'000);
-    EXPECT_EQ(back.counters[0].period, 0x4000u);
-    EXPECT_EQ(back.counters[0].start, dev::I8254::clock.ticks_at(clock.now()));
-    EXPECT_EQ(back.counters[1].control, 0x30);
-    EXPECT_TRUE(back.counters[2].write_high_next);
-    EXPECT_EQ(back.counters[2].write_low, 0x12);
-    clock.advance(timers, 3'000'000);
-    ASSERT_TRUE(pit.adopt(back));
-    EXPECT_GT(pit.state().next_interrupt, clock.now());
 }
 
 } // namespace vmm
