@@ -224,7 +224,7 @@ SCENARIOS = {
         "AMEND encrypt.state=active,encrypt.new-secret=b,encrypt.iter-time=10 QCOW2=a", "AMEND encrypt.state=inactive QCOW2=a",
         "AMEND encrypt.new-secret=b QCOW2=a", "AMEND encrypt.state=inactive,encrypt.old-secret=a QCOW2=a", "qemu-img info q SLOTS",
         "/usr/bin/qemu-io SECRETS QCOW2=b -c 'write -P 5 0 1M'", "qemu-io SECRETS QCOW2=b -c 'read -P 5 0 1M'",
-        "AMEND encrypt.state=inactive,encrypt.old-secret=b QCOW2=b", "AMEND encrypt.format=luks QCOW2=b", "qemu-img check -q q")]),
+        "AMEND encrypt.state=inactive,encrypt.old-secret=b QCOW2=b", "AMEND encrypt.format=luks QCOW2=b", "qemu-img check -q SECRETS QCOW2=b")]),
     "external_data_and_preallocation": (True, RAW + [
         "qemu-img create -f qcow2 -o data_file=d.data e.qcow2 4M", "qemu-img info e.qcow2 | grep -v 'disk size'",
         "qemu-io -c 'write -P 6 64k 128k' e.qcow2", "qemu-img map --output=json e.qcow2", "qemu-img check e.qcow2",

@@ -39,6 +39,10 @@ BANNED = {
     r"\b(TODO|FIXME|XXX)\b(?!:? \w+.*because)": "do it, or say why not ('because ...')",
     r"\bthrow\b": "Result",
 }
+# (file, pattern's replacement) -> why it stays.
+EXEMPT = {
+    ("vmm/kvm/kvm_vcpu.cpp", "a Timer"): "a vCPU's thread gives the kernel's own timer a moment; no event loop runs there",
+}
 MAX_LINES = 900
 TABLES = (".inc", "instructions.inc")
 
@@ -72,7 +76,7 @@ def main():
                 continue
             code = line.split("//")[0] if not re.search(r"TODO|FIXME|XXX", line) else line
             for pattern, instead in BANNED.items():
-                if re.search(pattern, code):
+                if re.search(pattern, code) and (path, instead) not in EXEMPT:
                     breaches.append(f"{path}:{number}: '{line.strip()[:60]}': use {instead}")
     print("\n".join(breaches) if breaches else f"{len(files)} files, no breaches")
     return 1 if breaches else 0
