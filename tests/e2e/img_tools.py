@@ -157,6 +157,19 @@ SCENARIOS = {
         "qemu-img measure -O qcow2 a.qcow2", "qemu-img convert --bitmaps -O qcow2 a.qcow2 bmo.qcow2",
         "qemu-img info bmo.qcow2", "qemu-img amend -o foo=1 a.qcow2", "qemu-img amend -o cluster_size=4k a.qcow2",
         "qemu-img amend -o lazy_refcounts=on -q a.qcow2", "qemu-img amend -o size=16M a.qcow2", "qemu-img info a.qcow2"]),
+    "amend_refcounts": (True, QCOW2 + ["qemu-img snapshot -c s a.qcow2"] + [
+        line for options in ("refcount_bits=1", "refcount_bits=2", "refcount_bits=64", "refcount_bits=8", "refcount_bits=3",
+                             "refcount_bits=0", "refcount_bits=128", "refcount_bits=x", "compat=0.10", "compat=0.10,refcount_bits=8",
+                             "compat=0.10,refcount_bits=32", "refcount_bits=32,lazy_refcounts=on")
+        for line in ("qemu-img amend -o %s a.qcow2" % options, "/usr/bin/qemu-img check -q a.qcow2", "qemu-img check -q a.qcow2",
+                     "qemu-img compare a.raw a.qcow2", "qemu-img info a.qcow2 | grep -e refcount -e compat")] + [
+        "qemu-img snapshot -d s a.qcow2", "qemu-img bitmap --add a.qcow2 bm", "qemu-img amend -o refcount_bits=1 a.qcow2",
+        "/usr/bin/qemu-img check -q a.qcow2", "qemu-img info a.qcow2 | grep -e refcount -e 'name: bm'",
+        "qemu-img bitmap --remove a.qcow2 bm", "qemu-img amend -o compat=0.10,refcount_bits=16,lazy_refcounts=off a.qcow2",
+        "qemu-img amend -o refcount_bits=4 a.qcow2", "qemu-img amend -o compat=1.1,refcount_bits=4 a.qcow2",
+        "/usr/bin/qemu-img check -q a.qcow2", "qemu-img compare a.raw a.qcow2", "qemu-img info a.qcow2 | grep -e refcount -e compat",
+        "qemu-img create -q -f qcow2 -o extended_l2=on,cluster_size=16k e.qcow2 4M", "qemu-io -c 'write -P 4 1000 30000' e.qcow2",
+        "qemu-img amend -o refcount_bits=1 e.qcow2", "/usr/bin/qemu-img check -q e.qcow2", "qemu-io -c 'read -P 4 1000 30000' e.qcow2"]),
     "commit_empties": (True, CHAIN + [
         "qemu-img convert -O raw b.qcow2 whole.raw", "qemu-img commit -p b.qcow2", "qemu-img map b.qcow2",
         "qemu-img map --output=json b.qcow2", "qemu-img check -q b.qcow2", "qemu-img compare b.qcow2 whole.raw",

@@ -2,8 +2,10 @@
 #include "block/crypto/luks_options.h"
 #include "block/formats/qcow2/create.h"
 #include "block/formats/qcow2/image.h"
+#include "vmm/base/checked.h"
 
 #include <algorithm>
+#include <bit>
 #include <cerrno>
 
 namespace vmm::block::qcow2 {
@@ -25,15 +27,23 @@ Task<Result<void>> Qcow2Image::change_backing(std::string filename, std::string 
 namespace {
 
 // Options that only `create` knows, or that we cannot change in place.
-Result<void> check_unchanged(OptionValues const& changes, Header const& h) {
+Result<void> check_unchanged(OptionValues const& changes) {
     for (char const* name : {"cluster_size", "preallocation", "extended_l2", "compression_type", "encryption"})
         if (changes.has(name))
             return Error(fmt::format("Unknown option '{}' for amend: it cannot be changed", name), ENOTSUP);
-    std::uint64_t bits = TRY(changes.number("refcount_bits", 1u << h.refcount_order));
-    if (bits != 1u << h.refcount_order)
-        return Error("Changing the refcount width is not supported; convert the image with '-o refcount_bits' instead",
-                     ENOTSUP);
     return {};
+}
+
+// log2 of the refcount width the image is to have.
+Result<unsigned> wanted_refcount_order(OptionValues const& changes, Header const& h, std::uint32_t version) {
+    std::uint64_t const bits = TRY(changes.number("refcount_bits", std::uint64_t(1) << h.refcount_order));
+    if (!is_power_of_two(bits) || bits > 64)
+        return Error("Refcount width must be a power of two and may not exceed 64 bits", EINVAL);
+    if (bits != std::uint64_t(1) << h.refcount_order && bits != 16 && version < 3)
+        return Error("Refcount widths other than 16 bits require compatibility level 1.1 or above (use compat=1.1 or "
+                     "greater)",
+                     EINVAL);
+    return unsigned(std::countr_zero(bits));
 }
 
 Result<void> check_downgrade(Header const& h) {
@@ -70,13 +80,17 @@ Task<Result<void>> Qcow2Image::amend(Request request) {
     OptionValues const& changes = request.changes;
     std::function<void(std::uint64_t, std::uint64_t)> const& progress = request.progress;
     Header const before = store_->header();
-    CO_TRY(check_unchanged(changes, before));
+    CO_TRY(check_unchanged(changes));
+    std::string const compat = changes.text_or("compat", before.version == 2 ? "0.10" : "1.1");
+    CO_TRY_ASSIGN(std::uint32_t version, parse_compat(compat));
+    CO_TRY_ASSIGN(unsigned order, wanted_refcount_order(changes, before, version));
+    if (order != before.refcount_order) {
+        CO_TRY(co_await store_->check_refcount_width(order));
+    }
     auto about_keys = [](auto const& option) { return option.first.starts_with("encrypt."); };
     if (std::ranges::any_of(changes.all(), about_keys)) {
         CO_TRY(co_await amend_keys(request));
     }
-    std::string const compat = changes.text_or("compat", before.version == 2 ? "0.10" : "1.1");
-    CO_TRY_ASSIGN(std::uint32_t version, parse_compat(compat));
     CO_TRY_ASSIGN(bool lazy, changes.boolean("lazy_refcounts", before.lazy_refcounts() && version >= 3));
     if (lazy && version < 3)
         co_return Error(
@@ -92,7 +106,12 @@ Task<Result<void>> Qcow2Image::amend(Request request) {
         CO_TRY(co_await resize(resize_to));
     }
     if (version < before.version) {
-        CO_TRY(check_downgrade(store_->header()));
+        Header narrowed = store_->header();
+        narrowed.refcount_order = order;
+        CO_TRY(check_downgrade(narrowed));
+        if (order != before.refcount_order) {
+            CO_TRY(co_await store_->change_refcount_width(order, progress));
+        }
         CO_TRY(co_await clusters_->expand_zeroes(std::uint64_t(store_->l1().size()) * store_->geometry().l2_coverage(),
                                                  progress));
     }
@@ -117,7 +136,12 @@ Task<Result<void>> Qcow2Image::amend(Request request) {
         result = co_await snapshots_->rewrite();
     else
         result = co_await store_->write_header();
-    if (!result.ok()) h = old;
+    if (!result.ok()) {
+        h = old;
+        co_return result;
+    }
+    // Only now is the image of a version that can tell the width.
+    if (order != h.refcount_order) result = co_await store_->change_refcount_width(order, progress);
     co_return result;
 }
 

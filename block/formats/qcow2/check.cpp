@@ -1,5 +1,6 @@
 #include "block/formats/qcow2/check.h"
 
+#include "block/formats/qcow2/refcount_layout.h"
 #include "vmm/base/checked.h"
 
 #include <algorithm>
@@ -255,7 +256,7 @@ Task<Result<void>> Checker::check_copied_flags() {
 
 Task<Result<void>> Checker::rebuild() {
     message_("Rebuilding refcount structure");
-    std::uint64_t const entries = g_.refcount_entries(), cluster = g_.cluster();
+    std::uint64_t const entries = g_.refcount_entries();
     // References without those of the old refcount structure are what counts.
     Header& h = store_.header();
     ReferenceMap old = std::exchange(references_, {});
@@ -278,34 +279,15 @@ Task<Result<void>> Checker::rebuild() {
     start = std::max(start, file_end_ >> g_.cluster_bits); // nothing old is overwritten
     std::set<std::uint64_t> blocks;
     for (auto const& [c, value] : counts) blocks.insert(c / entries);
-    std::uint64_t total = 0, table_clusters = 0;
-    for (;;) { // the new blocks count themselves and the table
-        std::uint64_t last = (start + blocks.size() + table_clusters) / entries;
-        for (std::uint64_t i = start / entries; i <= last; ++i) blocks.insert(i);
-        std::uint64_t table_now = div_ceil((*blocks.rbegin() + 1) * 8, cluster);
-        std::uint64_t now = blocks.size() + table_now;
-        if (now == total) break;
-        total = now;
-        table_clusters = table_now;
-    }
-    if (table_clusters << g_.cluster_bits > max_refcount_table_bytes)
-        co_return Error("The new refcount table would be too large", EFBIG);
-    for (std::uint64_t c = start; c < start + total; ++c) counts[c] = 1;
-    std::vector<std::uint64_t> table(*blocks.rbegin() + 1);
-    std::uint64_t next = start + table_clusters;
-    for (std::uint64_t i : blocks) {
-        std::vector<std::uint8_t> block(cluster);
+    CO_TRY_ASSIGN(RefcountLayout layout, lay_out_refcounts(g_, start, std::move(blocks)));
+    for (std::uint64_t c = start; c < layout.end(); ++c) counts[c] = 1;
+    FillCounts fill = [&](std::uint64_t i, Bytes block) -> Task<Result<void>> {
         for (auto at = counts.lower_bound(i * entries); at != counts.end() && at->first < (i + 1) * entries; ++at)
             store_refcount(block.data(), at->first - i * entries, g_.refcount_order, at->second);
-        table[i] = next++ << g_.cluster_bits;
-        ConstBytes all(block);
-        CO_TRY(co_await write_bytes(store_.file(), table[i], all));
-    }
-    std::vector<std::uint8_t> raw(table_clusters << g_.cluster_bits);
-    for (std::size_t i = 0; i < table.size(); ++i) store_be64(raw.data() + i * 8, table[i]);
-    ConstBytes all(raw);
-    CO_TRY(co_await write_bytes(store_.file(), start << g_.cluster_bits, all));
-    CO_TRY(co_await store_.adopt_refcounts(start << g_.cluster_bits, table_clusters, std::move(table)));
+        co_return Result<void>{};
+    };
+    CO_TRY_ASSIGN(std::vector<std::uint64_t> table, co_await write_refcounts(store_.file(), g_, layout, fill));
+    CO_TRY(co_await store_.adopt_refcounts(start << g_.cluster_bits, layout.table_clusters, std::move(table)));
     for (auto const& [c, value] : counts)
         for (std::uint64_t n = 0; n < value && n < 2; ++n) references_.add(c);
     report_.corruptions -= broken_blocks_;

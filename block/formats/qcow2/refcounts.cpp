@@ -39,6 +39,11 @@ void Refcounts::replace_table(std::vector<std::uint64_t> table) {
     fresh_from_ = file_.limits().growable ? div_ceil(file_.size_bytes(), g().cluster()) : ~0ull;
 }
 
+void Refcounts::replace_structure(std::vector<std::uint64_t> table, unsigned order) {
+    geometry_.refcount_order = order;
+    replace_table(std::move(table));
+}
+
 Task<Result<TableRef>> Refcounts::block_of(std::uint64_t cluster) {
     std::uint64_t index = cluster / g().refcount_entries();
     if (index >= table_.size() || table_[index] == 0) co_return TableRef();

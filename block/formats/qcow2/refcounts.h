@@ -5,6 +5,7 @@
 #include "block/formats/qcow2/table_cache.h"
 
 #include <optional>
+#include <set>
 #include <string>
 #include <vector>
 
@@ -59,6 +60,14 @@ public:
 
     // Starts over with a table found elsewhere (after a rebuild).
     void replace_table(std::vector<std::uint64_t> table);
+    // The same with counts of another width, 2^order bits.
+    void replace_structure(std::vector<std::uint64_t> table, unsigned order);
+
+    // Which blocks of counts of 2^order bits it takes to hold all counts; EINVAL (in QEMU's words) when one does not
+    // fit into them.
+    Task<Result<std::set<std::uint64_t>>> blocks_at_width(unsigned order);
+    // Writes the counts from cluster `first` on as counts of 2^order bits into `to`, zeroes so far, as many as fit.
+    Task<Result<void>> copy_counts(std::uint64_t first, unsigned order, Bytes to);
 
 private:
     Geometry const& g() const { return geometry_; }

@@ -55,7 +55,7 @@ private:
 
     Store& store_;
     Clusters& clusters_;
-    Geometry g_;
+    Geometry const& g_;
     std::vector<StoredSnapshot> snapshots_;
     std::uint64_t table_bytes_ = 0;
 };

@@ -5,6 +5,7 @@
 #include "block/formats/qcow2/refcounts.h"
 
 #include <deque>
+#include <functional>
 #include <string>
 
 namespace vmm::block::qcow2 {
@@ -83,6 +84,13 @@ public:
     // New refcount table and blocks, already written, take the place of the old ones.
     Task<Result<void>> adopt_refcounts(std::uint64_t table_offset, std::uint64_t table_clusters,
                                        std::vector<std::uint64_t> table);
+    // Refcounts of 2^order bits (version 3): the whole structure is written behind everything else, one write of the
+    // header switches to it, then the old one is freed; a crash leaves at worst leaks. No other request may be in
+    // flight. `progress`, if any, is told how many of how many blocks are written.
+    Task<Result<void>> change_refcount_width(unsigned order,
+                                             std::function<void(std::uint64_t, std::uint64_t)> progress);
+    // What change_refcount_width() would refuse, in QEMU's words, found without changing anything.
+    Task<Result<void>> check_refcount_width(unsigned order);
     bool passes_discards() const { return s_.discard; }
 
     // --- L1 and L2

@@ -9,6 +9,7 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <bit>
 #include <csignal>
 #include <fstream>
 #include <map>
@@ -94,6 +95,79 @@ TEST_P(PowerCut, in_the_midst_of_a_flush_leaves_what_was_flushed_before) {
     profile.create_options = GetParam();
     profile.size_bytes = 2 << 20;
     image_survives_power_cuts(profile);
+}
+
+// The refcounts get another width; the power goes after each write in turn.
+TEST(Qcow2RefcountWidth, changes_whole_and_a_power_cut_at_any_write_leaves_at_worst_leaks) {
+    for (unsigned bits : {1u, 2u, 64u}) {
+        Qcow2Bench bench;
+        bench.create("x.qcow2", 1 << 20, "cluster_size=512");
+        std::vector<std::uint8_t> const data(300000, 7);
+        auto first = bench.open("x.qcow2");
+        bench.write(*first, 12345, data);
+        if (bits > 1) {
+            SnapshotRequest snapshot;
+            snapshot.name = "s";
+            ASSERT_TRUE(bench.run(first->capabilities().snapshots->create(snapshot)).ok());
+        }
+        bench.close(std::move(first));
+        auto device = std::make_unique<PowerCutFile>(read_file(bench.path("x.qcow2")));
+        PowerCutFile* disk = device.get();
+        FormatOpenArgs args{bench.context, std::move(device), "x.qcow2", {}};
+        auto opened = bench.run(bench.formats.find("qcow2")->open(std::move(args)));
+        ASSERT_TRUE(opened.ok()) << opened.error().message();
+        std::unique_ptr<Image> image = std::move(opened).value();
+        std::vector<std::vector<std::uint8_t>> cuts;
+        std::mt19937_64 random(bits);
+        disk->on_write([&] { cuts.push_back(disk->after_power_cut(random)); });
+        Amendable::Request request;
+        request.changes = OptionValues::parse(fmt::format("refcount_bits={}", bits)).value();
+        Result<void> amended = bench.run(image->capabilities().amendable->amend(request));
+        ASSERT_TRUE(amended.ok()) << amended.error().message();
+        EXPECT_GT(cuts.size(), 4u);
+        disk->on_write({});
+        ASSERT_TRUE(bench.run(image->flush()).ok());
+        cuts.push_back(disk->after_power_cut(random));
+        ASSERT_TRUE(bench.run(image->close()).ok());
+        for (std::size_t i = 0; i < cuts.size(); ++i) {
+            write_file(bench.path("cut.qcow2"), cuts[i]);
+            OpenOptions options = bench.options_for("cut.qcow2");
+            options.for_check = true;
+            auto after = bench.open(options);
+            ASSERT_TRUE(after) << "write " << i;
+            auto silent = [](std::string_view) {};
+            auto report = bench.run(after->capabilities().checkable->check(RepairMode::none, silent));
+            ASSERT_TRUE(report.ok());
+            EXPECT_EQ(report->corruptions, 0u) << bits << " bits, write " << i;
+            if (i + 1 == cuts.size()) {
+                EXPECT_EQ(report->leaks, 0u);
+            }
+            EXPECT_TRUE(bench.read(*after, 12345, data.size()) == data) << bits << " bits, write " << i;
+            bench.close(std::move(after));
+        }
+        EXPECT_EQ(unsigned(cuts.back()[99]), unsigned(std::countr_zero(bits)));
+        bench.expect_clean("cut.qcow2");
+    }
+}
+
+TEST(Qcow2RefcountWidth, that_a_count_does_not_fit_into_changes_nothing) {
+    Qcow2Bench bench;
+    bench.create("x.qcow2", 1 << 20);
+    auto image = bench.open("x.qcow2");
+    bench.write(*image, 0, std::vector<std::uint8_t>(65536, 7));
+    SnapshotRequest snapshot;
+    snapshot.name = "s";
+    ASSERT_TRUE(bench.run(image->capabilities().snapshots->create(snapshot)).ok());
+    std::vector<std::uint8_t> const before = read_file(bench.path("x.qcow2"));
+    Amendable::Request request;
+    request.changes = OptionValues::parse("refcount_bits=1,lazy_refcounts=on").value();
+    Result<void> amended = bench.run(image->capabilities().amendable->amend(request));
+    ASSERT_FALSE(amended.ok());
+    EXPECT_NE(amended.error().message().find("Cannot decrease refcount entry width to 1 bits: Cluster at offset 0x"),
+              std::string::npos)
+        << amended.error().message();
+    EXPECT_TRUE(read_file(bench.path("x.qcow2")) == before);
+    bench.close(std::move(image));
 }
 
 // A child writes and flushes, telling what is flushed through a pipe, until it is killed.
