@@ -7,6 +7,7 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
+#include <cstdlib>
 
 namespace vmm::block {
 
@@ -288,11 +289,17 @@ void image_survives_concurrent_requests(ImageProfile profile) {
     ASSERT_TRUE(bench.run(close_image(std::move(image))).ok());
 }
 
-void image_conforms(ImageProfile const& profile) {
-    image_matches_flat_model(profile);
-    image_survives_concurrent_requests(profile);
-    image_survives_kills(profile);
-    if (profile.qemu_reads && have_qemu_img()) image_crosses_with_qemu(profile);
+void image_conforms(ImageProfile profile) {
+    // A long run: VMM_CONFORMANCE_ROUNDS=1000 makes a million operations of each thousand, every round with its own
+    // seed.
+    char const* rounds = std::getenv("VMM_CONFORMANCE_ROUNDS");
+    for (long left = rounds ? std::max(1L, std::atol(rounds)) : 1; left > 0 && !testing::Test::HasFailure(); --left) {
+        image_matches_flat_model(profile);
+        image_survives_concurrent_requests(profile);
+        image_survives_kills(profile);
+        if (profile.qemu_reads && have_qemu_img()) image_crosses_with_qemu(profile);
+        profile.seed += 1000;
+    }
 }
 
 } // namespace vmm::block

@@ -51,7 +51,7 @@ void image_crosses_with_qemu(ImageProfile profile);
 void image_survives_corruption(ImageProfile profile, std::size_t header_bytes, unsigned mutations);
 
 // All of the above that apply.
-void image_conforms(ImageProfile const& profile);
+void image_conforms(ImageProfile profile);
 
 // Runs a shell command; its exit code and what it printed on both outputs.
 struct CommandOutcome {
