@@ -1,6 +1,7 @@
 // The run loop of a vCPU, exit by exit, on a fake KVM.
 #include "fixture.h"
 
+#include <algorithm>
 #include <thread>
 
 namespace vmm::kvm {
@@ -15,7 +16,7 @@ std::function<int(kvm_run&)> port(bool out, std::uint16_t number, std::uint8_t s
         run.exit_reason = KVM_EXIT_IO;
         run.io.direction = out ? KVM_EXIT_IO_OUT : KVM_EXIT_IO_IN;
         run.io.port = number, run.io.size = size, run.io.count = count, run.io.data_offset = 4096;
-        std::memcpy(reinterpret_cast<std::uint8_t*>(&run) + 4096, data.data(), data.size());
+        std::ranges::copy(data, reinterpret_cast<std::uint8_t*>(&run) + 4096);
         return 0;
     };
 }
