@@ -2,6 +2,7 @@
 #pragma once
 #include "block/core/context.h"
 #include "block/core/factory.h"
+#include "block/core/secret_store.h"
 #include "block/core/worker_pool.h"
 #include "block/formats/default_formats.h"
 #include "block/io/uring.h"
@@ -18,6 +19,8 @@ struct BlockBench {
         if (with_uring)
             if (auto engine = make_uring_engine(*loop); engine.ok()) uring = std::move(engine).value();
         context.uring = uring.get();
+        secrets.add("sec0", {'a', 'b', 'c'});
+        context.secrets = &secrets;
         std::string pattern = (std::filesystem::temp_directory_path() / "vmm-block-XXXXXX").string();
         directory = mkdtemp(pattern.data());
     }
@@ -30,6 +33,7 @@ struct BlockBench {
     Log log{"test"};
     FormatTable formats = default_formats();
     std::unique_ptr<IoEngine> uring;
+    SecretStore secrets; // "sec0"
     BlockContext context{*loop, pool, log, formats};
     std::string directory;
 };

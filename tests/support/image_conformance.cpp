@@ -8,6 +8,7 @@
 
 #include <algorithm>
 #include <cstdlib>
+#include <map>
 
 namespace vmm::block {
 
@@ -44,6 +45,7 @@ private:
     void zero(ImageModel::Stretch where);
     void discard_some(ImageModel::Stretch where);
     void resize();
+    void snapshot();
     void status(ImageModel::Stretch where);
     void reopen();
     std::string what(std::string const& action) const {
@@ -58,6 +60,7 @@ private:
     BlockBench bench_;
     ImageModel model_;
     std::unique_ptr<Image> image_;
+    std::map<std::string, std::vector<std::uint8_t>> snapshots_; // what each must read as
     unsigned operation_ = 0;
 };
 
@@ -106,6 +109,7 @@ void ModelRun::discard_some(ImageModel::Stretch where) {
 }
 
 void ModelRun::resize() {
+    if (!snapshots_.empty() && !profile_.resizes_with_snapshots) return;
     Resizable* resizable = image_->capabilities().resizable;
     ASSERT_NE(resizable, nullptr) << what("resize");
     bool shrink = profile_.shrinks && model_.one_in(2);
@@ -117,6 +121,32 @@ void ModelRun::resize() {
     expect_ok(bench_.run(resizable->resize(request)), fmt::format("resize to {}", request.new_size_bytes));
     EXPECT_EQ(image_->size_bytes(), request.new_size_bytes) << what("resize");
     model_.bytes.resize(request.new_size_bytes);
+    if (request.new_size_bytes > now && !profile_.new_reads_zero) {
+        Bytes added = Bytes(model_.bytes).subspan(now);
+        expect_ok(bench_.run(read_bytes(*image_, now, added)), "read of what was added");
+    }
+}
+
+// Makes, applies or removes one of at most four internal snapshots.
+void ModelRun::snapshot() {
+    Snapshots* inside = image_->capabilities().snapshots;
+    if (snapshots_.empty() || (snapshots_.size() < 4 && model_.one_in(3))) {
+        SnapshotRequest request;
+        request.name = fmt::format("s{}", operation_);
+        snapshots_[request.name] = model_.bytes;
+        return expect_ok(bench_.run(inside->create(std::move(request))), "snapshot");
+    }
+    auto one = std::next(snapshots_.begin(), std::ptrdiff_t(model_.below(snapshots_.size())));
+    if (model_.one_in(2)) {
+        expect_ok(bench_.run(inside->remove(one->first)), "remove snapshot " + one->first);
+        snapshots_.erase(one);
+        return;
+    }
+    expect_ok(bench_.run(inside->apply(one->first)), "apply snapshot " + one->first);
+    model_.bytes = one->second;
+    Result<std::vector<std::uint8_t>> all = read_whole(bench_, *image_);
+    ASSERT_TRUE(all.ok()) << what("read of snapshot") << ": " << all.error().message();
+    expect_equal(*all, model_.bytes, 0, what("read of snapshot " + one->first));
 }
 
 void ModelRun::status(ImageModel::Stretch where) {
@@ -141,6 +171,7 @@ void ModelRun::reopen() {
 }
 
 void ModelRun::step() {
+    if (image_->capabilities().snapshots && model_.one_in(40)) return snapshot();
     auto where = model_.pick(profile_.max_request);
     switch (model_.below(16)) {
     case 0:
@@ -163,7 +194,7 @@ void ModelRun::run() {
     if (!open()) return;
     ASSERT_TRUE(adopt(bench_, *image_, model_).ok());
     EXPECT_TRUE(profile_.size_may_be_rounded || model_.bytes.size() == profile_.size_bytes);
-    EXPECT_TRUE(!profile_.backing_format.empty() || is_zero(ConstBytes(model_.bytes)));
+    EXPECT_TRUE(!profile_.new_reads_zero || !profile_.backing_format.empty() || is_zero(ConstBytes(model_.bytes)));
     for (; operation_ < profile_.operations && image_ && !testing::Test::HasFailure(); ++operation_) {
         step();
         if (operation_ % 250 == 249) reopen();
@@ -247,7 +278,9 @@ Result<void> create_profile_image(BlockBench& bench, ImageProfile const& profile
         extra.set("backing_file", base);
         extra.set("backing_fmt", profile.backing_format);
     }
-    return create_one(bench, profile.format, profile.create_options, bench.path(name), profile.size_bytes, extra);
+    std::string options = profile.create_options;
+    if (std::size_t mark = options.find('%'); mark != std::string::npos) options.replace(mark, 1, bench.path(name));
+    return create_one(bench, profile.format, options, bench.path(name), profile.size_bytes, extra);
 }
 
 Result<std::unique_ptr<Image>> open_profile_image(BlockBench& bench, ImageProfile const& profile,
@@ -293,13 +326,18 @@ void image_conforms(ImageProfile profile) {
     // A long run: VMM_CONFORMANCE_ROUNDS=1000 makes a million operations of each thousand, every round with its own
     // seed.
     char const* rounds = std::getenv("VMM_CONFORMANCE_ROUNDS");
+    unsigned long operations = 0;
     for (long left = rounds ? std::max(1L, std::atol(rounds)) : 1; left > 0 && !testing::Test::HasFailure(); --left) {
         image_matches_flat_model(profile);
         image_survives_concurrent_requests(profile);
         image_survives_kills(profile);
         if (profile.qemu_reads && have_qemu_img()) image_crosses_with_qemu(profile);
         profile.seed += 1000;
+        operations += 2UL * profile.operations;
     }
+    if (rounds)
+        fmt::print("{} {} {}: {} operations\n", profile.format, profile.create_options, profile.backing_format,
+                   operations);
 }
 
 } // namespace vmm::block

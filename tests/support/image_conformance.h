@@ -13,10 +13,13 @@ namespace vmm::block {
 // One way to make an image of a format, and how it is exercised.
 struct ImageProfile {
     std::string format;
-    std::string create_options = {}; // as after -o: "subformat=streamOptimized,compat6=on"; no size
+    std::string create_options =
+        {}; // as after -o: "subformat=streamOptimized,compat6=on"; no size; % is the image's path
     std::uint64_t size_bytes = 5 * 1024 * 1024 + 512;
     std::string backing_format = {};     // not empty: over a backing image of this format, half as large
     bool grows = false, shrinks = false; // resize is part of the random operations
+    bool resizes_with_snapshots = true;  // qcow2 2 does not
+    bool new_reads_zero = true;          // an encrypted disk reads as noise at first
     std::uint32_t granularity = 512;     // sizes after a resize are multiples of it
     bool size_may_be_rounded = false;    // the format rounds the size it is given (VHD)
     std::uint64_t max_request = 300 * 1024;
@@ -31,8 +34,8 @@ Result<void> create_profile_image(BlockBench& bench, ImageProfile const& profile
 Result<std::unique_ptr<Image>> open_profile_image(BlockBench& bench, ImageProfile const& profile,
                                                   std::string const& name, bool read_only = false);
 
-// Random reads, writes, zeroes, discards, flushes, resizes and reopens against a flat array; `check` clean at each
-// reopen; the allocation map never calls non-zero bytes zero.
+// Random reads, writes, zeroes, discards, flushes, resizes, snapshots and reopens against a flat array; `check` clean
+// at each reopen; the allocation map never calls non-zero bytes zero.
 void image_matches_flat_model(ImageProfile profile);
 // Eight tasks at once, each on its own small stretches of clusters they share; then overlapping writes, of which each
 // byte must be one.
@@ -40,8 +43,8 @@ void image_survives_concurrent_requests(ImageProfile profile);
 // The files copied at random moments while writes are in flight, as a kill would leave them: `check` finds nothing but
 // leaks and every flushed byte is there.
 void image_survives_kills(ImageProfile profile);
-// The disk under the image loses, sector by sector, what was not flushed when the power goes: the same holds. For images
-// of one file.
+// The disk under the image loses, sector by sector, what was not flushed when the power goes: the same holds. For
+// images of one file.
 void image_survives_power_cuts(ImageProfile profile);
 // What we write Debian's qemu-img reads (`check`, `compare`), and what it makes of the same content with the same
 // options we read. Skips when qemu-img is not installed.

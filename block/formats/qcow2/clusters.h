@@ -66,6 +66,7 @@ private:
     bool needs_new_cluster(L2Entry const& e) const { return !has_host_cluster(e, n_.external) || !e.copied(); }
     std::uint64_t backed_bytes() const; // how far the backing image reaches into ours
     bool reads_zero(L2Entry const& e, std::uint64_t guest, std::uint64_t length) const;
+    std::uint64_t next_data(L2Entry const& entry, std::uint64_t guest) const;
     Task<Error> refuse_write(std::uint64_t host, std::uint64_t length);
 
     Task<Result<void>> read_run(Run run, std::uint64_t guest, IoSpans to);

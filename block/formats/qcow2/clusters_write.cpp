@@ -117,7 +117,7 @@ Task<Result<std::uint64_t>> Clusters::write_allocating(std::uint64_t guest, Cons
     CO_TRY(co_await store_.relieve());
     std::uint64_t const start = align_down(guest, g_.cluster());
     std::uint64_t const table_end = align_down(guest, g_.l2_coverage()) + g_.l2_coverage();
-    std::uint64_t const wanted_end = std::min(guest + from.size_bytes() - skip, table_end);
+    std::uint64_t wanted_end = std::min(guest + from.size_bytes() - skip, table_end);
     RangeLocks::Hold hold = co_await allocating_.lock(start, align_up(wanted_end, g_.cluster()) - start);
 
     Result<TableRef> loaded = co_await store_.l2_for_write(guest);
@@ -134,6 +134,7 @@ Task<Result<std::uint64_t>> Clusters::write_allocating(std::uint64_t guest, Cons
         at = Placement{first.host(), 1, false, false};
         if (!n_.external && store_.is_metadata(at.host, g_.cluster()))
             co_return co_await refuse_write(at.host, g_.cluster());
+        wanted_end = std::min(wanted_end, next_data(first, guest));
     } else {
         std::uint64_t const last = g_.l2_index(wanted_end - 1);
         std::uint64_t count = 1;
@@ -156,6 +157,17 @@ Task<Result<std::uint64_t>> Clusters::write_allocating(std::uint64_t guest, Cons
         co_return written.error();
     }
     co_return end - guest;
+}
+
+// Where in `guest`'s cluster the first subcluster with data of its own begins, behind the one of `guest`. Others write
+// there without waiting for us: nothing of it may be read to be written again.
+std::uint64_t Clusters::next_data(L2Entry const& entry, std::uint64_t guest) const {
+    std::uint64_t const end = align_down(guest, g_.cluster()) + g_.cluster();
+    std::uint64_t at = align_down(guest, g_.subcluster()) + g_.subcluster();
+    while (at < end &&
+           kind_of(entry, unsigned((at & g_.cluster_mask()) >> g_.subcluster_bits()), g_, n_.external) != Kind::data)
+        at += g_.subcluster();
+    return at;
 }
 
 Task<Result<Clusters::Placement>> Clusters::place(std::uint64_t start, std::uint64_t clusters) {

@@ -35,6 +35,17 @@ struct LuksBench : BlockBench {
     SecretStore secrets;
 };
 
+TEST(Luks, conforms) {
+    ImageProfile profile;
+    profile.format = "luks";
+    profile.create_options = "key-secret=sec0,iter-time=10";
+    profile.open_options = "key-secret=sec0";
+    profile.new_reads_zero = false;
+    profile.qemu_reads = false; // it has no secret on its command line here
+    profile.grows = profile.shrinks = true;
+    image_conforms(profile);
+}
+
 TEST(Luks, holds_what_is_written_at_any_alignment) {
     LuksBench bench;
     bench.create("x", 1 << 20);

@@ -33,6 +33,13 @@ TEST(Qcow, overlay_conforms) {
         image_conforms(profile);
     }
 }
+TEST(Qcow, encrypted_image_conforms) {
+    ImageProfile profile = profile_of(5);
+    profile.create_options = "encrypt.format=aes,encrypt.key-secret=sec0";
+    profile.open_options = "encrypt.key-secret=sec0";
+    profile.qemu_reads = false;
+    image_conforms(profile);
+}
 TEST(Qcow, power_cuts_lose_nothing_that_was_flushed) { image_survives_power_cuts(profile_of(11)); }
 TEST(Qcow, damaged_images_end_in_an_answer) { image_survives_corruption(profile_of(3), 9000, 300); }
 
