@@ -24,6 +24,8 @@ public:
     // KVM_RUN that ends before the first guest instruction because a kick waits, but after the kernel has done what it
     // does at an entry: what became due is in registers and the local APIC then. -EINTR when all went well.
     virtual int run_kicked(int vcpu_fd) = 0;
+    // Returns once every kernel timer that was due has gone off, on whichever host CPU it sits.
+    virtual void let_timers_run() = 0;
 
     template <class T> int ioctl(int fd, unsigned long request, T* argument) {
         return ioctl(fd, request, reinterpret_cast<std::uintptr_t>(argument));

@@ -129,6 +129,8 @@ private:
     std::string instruction_bytes() const;
 
     // --- state ---
+    // What is left of the kernel's APIC timer; `counts`: whether it is one that counts down to an interrupt.
+    Result<std::uint32_t> timer_count(bool& counts) const;
     x86::Activity kernel_activity() const;
     bool set_kernel_activity(x86::Activity activity);
     void get_msrs(x86::State& s) const;

@@ -147,8 +147,7 @@ CASE(a_chain_of_halts) {
     apic_write(APIC_LVT_TIMER, 0x53);
     for (unsigned n = 1; n <= CHAIN; ++n) {
         apic_write(APIC_INITIAL, 1000000);
-        while (hits[0x53] < n) ASM("sti; hlt" ::: "memory");
-        cli();
+        while (hits[0x53] < n) ASM("sti; hlt; cli" ::: "memory");
         CHECK_EQ(hits[0x53], n);
     }
     stop();

@@ -159,6 +159,9 @@ int FakeKvm::answer(unsigned long request, std::uintptr_t argument) {
         return 0;
     }
     case KVM_INTERRUPT: interrupts.push_back(reinterpret_cast<kvm_interrupt*>(argument)->irq); return 0;
+    case KVM_GET_LAPIC:
+        if (on_get_lapic) on_get_lapic(*reinterpret_cast<kvm_lapic_state*>(argument));
+        return 0;
     case KVM_TRANSLATE: {
         auto* t = reinterpret_cast<kvm_translation*>(argument);
         t->physical_address = t->linear_address, t->valid = 1;

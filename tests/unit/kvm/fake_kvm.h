@@ -25,6 +25,7 @@ public:
     void unmap(void* address, std::size_t size) override;
     void kick(int thread_id) override;
     int run_kicked(int fd) override { return ioctl(fd, KVM_RUN, 0); } // the script is to answer -EINTR
+    void let_timers_run() override { ++timer_waits; }
 
     // The n-th call from now on (1: the next; open and map count) returns -`error`. 0: none.
     void fail_call(unsigned n, int error) { calls_ = 0, fail_at_ = n, fail_error_ = error; }
@@ -43,7 +44,8 @@ public:
     std::map<std::uint32_t, kvm_userspace_memory_region> slots;
     std::vector<std::uint64_t> dirty_bits{}; // what KVM_GET_DIRTY_LOG answers
     std::vector<std::uint32_t> interrupts;
-    unsigned kicks = 0, live_maps = 0;
+    std::function<void(kvm_lapic_state&)> on_get_lapic; // fills in what KVM_GET_LAPIC answers
+    unsigned kicks = 0, live_maps = 0, timer_waits = 0;
     kvm_run* run = nullptr;
     std::vector<std::uint8_t>& blob(unsigned get_number) { return blobs_[get_number]; }
     std::map<std::uint32_t, std::uint64_t> msrs;

@@ -248,4 +248,39 @@ TEST_F(KvmVcpuTest, dirty_pages_reach_their_blocks) {
     EXPECT_FALSE(ram->page_dirty(6 * page_size));
 }
 
+// The kernel's APIC timer as KVM_GET_LAPIC shows it: the counts at one look after the other.
+static void count_down(FakeKvm& fake, std::vector<std::uint32_t> counts) {
+    fake.on_get_lapic = [counts, n = std::size_t(0)](kvm_lapic_state& page) mutable {
+        std::uint32_t const initial = 1000, count = counts[std::min(n++, counts.size() - 1)];
+        std::memcpy(page.regs + 0x380, &initial, 4);
+        std::memcpy(page.regs + 0x390, &count, 4);
+    };
+}
+static std::ptrdiff_t entries(FakeKvm const& fake) { return std::ranges::count(fake.requests, KVM_RUN); }
+
+TEST_F(KvmVcpuTest, settling_with_a_timer_that_counts_on_tells_its_count) {
+    ASSERT_TRUE(start({.irqchip = KernelIrqchip::on}));
+    count_down(fake, {900, 800});
+    EXPECT_EQ(vcpu->settle().value(), 800u);
+    EXPECT_EQ(entries(fake), 1);
+    EXPECT_EQ(fake.timer_waits, 0u);
+}
+
+TEST_F(KvmVcpuTest, settling_with_a_timer_that_is_over_waits_for_the_kernels_timers_before_the_entry) {
+    ASSERT_TRUE(start({.irqchip = KernelIrqchip::on}));
+    count_down(fake, {0});
+    EXPECT_EQ(vcpu->settle().value(), 0u);
+    EXPECT_EQ(entries(fake), 1);
+    EXPECT_EQ(fake.timer_waits, 1u);
+}
+
+// Whether its interrupt came before or after the entry cannot be told, so there is another entry.
+TEST_F(KvmVcpuTest, settling_with_a_timer_that_ends_around_the_entry_enters_again) {
+    ASSERT_TRUE(start({.irqchip = KernelIrqchip::on}));
+    count_down(fake, {10, 0});
+    EXPECT_EQ(vcpu->settle().value(), 0u);
+    EXPECT_EQ(entries(fake), 2);
+    EXPECT_EQ(fake.timer_waits, 1u);
+}
+
 } // namespace vmm::kvm
