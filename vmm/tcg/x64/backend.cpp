@@ -84,6 +84,7 @@ struct X64Backend::Impl {
         return (random >> 33) % one_in == 0;
     }
     void select_addresses();
+    bool make_store(LinkSite& site);
     void open(LinkSite& site);
     void undo_links(X64Block& block);
     static bool go_on(EngineContext& e) {
@@ -243,8 +244,10 @@ void X64Backend::link(LinkSite& site, Translation& to) {
         return m.undo_links(target);
     }
     // On its way through `checked` the guest may be interrupted.
-    bool around = site.near && ((target.flags_dead && !target.checked) || site.flags_stored);
+    bool const around = (target.flags_dead && !target.checked) || !site.flags;
+    if (!around && !site.far && !m.make_store(site)) return;
     Assembler::bind({around ? site.near : site.far}, target.checked ? target.checked : target.code);
+    if (!around) Assembler::bind({site.near}, site.store);
     site.target = &target;
     site.previous = nullptr;
     site.next = target.incoming;
@@ -253,9 +256,20 @@ void X64Backend::link(LinkSite& site, Translation& to) {
     ++m.stats.links, ++m.stats.links_now;
 }
 
+// The code that stores the condition codes on the way from the site to a target that wants them. False: no room.
+bool X64Backend::Impl::make_store(LinkSite& site) {
+    constexpr std::size_t enough = 128;
+    if (cache->room() < enough) return false;
+    assembler.setSize(cache->used());
+    site.store = assembler.here();
+    emit_store(assembler, ExitWord::unpack(site.flags));
+    site.far = assembler.jump().field;
+    cache->commit(assembler.getSize() - cache->used());
+    return true;
+}
+
 void X64Backend::Impl::open(LinkSite& site) {
-    if (site.near) Assembler::bind({site.near}, site.stub);
-    Assembler::bind({site.far}, site.exit);
+    Assembler::bind({site.near}, site.stub);
     (site.previous ? site.previous->next : site.target->incoming) = site.next;
     if (site.next) site.next->previous = site.previous;
     site.target = nullptr;

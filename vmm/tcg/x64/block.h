@@ -9,16 +9,16 @@ namespace vmm::tcg::x64 {
 class X64Block;
 }
 
-// The end of a direct jump. `near` is the jump in the block, `far` the one in its stub, after the condition codes have
-// been stored; both are rel32 fields in the writable view.
+// The end of a direct jump. `near` is the jump in the block, `far` the one behind code that stores the condition codes,
+// made when the first target that wants them is linked; both are rel32 fields in the writable view.
 struct vmm::tcg::LinkSite {
     vmm::tcg::x64::X64Block* owner = nullptr;
-    std::int32_t offset = 0;      // in-page target
-    std::uint8_t* near = nullptr; // or null: only `far`
-    std::uint8_t* far = nullptr;
-    std::uint8_t const* stub = nullptr; // where an unlinked `near` goes
-    std::uint8_t const* exit = nullptr; // where an unlinked `far` goes
-    bool flags_stored = false;          // the condition codes are in memory at `near` already
+    std::int32_t offset = 0; // in-page target
+    std::uint64_t flags = 0; // ExitWord at `near`
+    std::uint8_t* near = nullptr;
+    std::uint8_t const* stub = nullptr;  // where an unlinked `near` goes
+    std::uint8_t* far = nullptr;         // or null: not made yet
+    std::uint8_t const* store = nullptr; // begins the code before `far`
     vmm::tcg::x64::X64Block* target = nullptr;
     // While there is a target: its other sites.
     vmm::tcg::LinkSite *next = nullptr, *previous = nullptr;

@@ -47,53 +47,57 @@ void Emitter::emit_terminal() {
     }
 }
 
-// A direct jump to in-page offset `target`, on condition or always. Backward ones look for exit requests first. The
-// condition codes are stored in the stub, which links to blocks that do not want them go around.
+// In cold code: the block is left at the site, whose flags say where the condition codes are.
+void Emitter::leave_at(LinkSite const& site, bool r15_wanted, std::uint8_t const* way) {
+    if (r15_wanted) as_.mov(qword[rsp + (frame::registers + 8 * host::r15)], r15);
+    as_.mov(r15, reinterpret_cast<std::uint64_t>(&site));
+    as_.jump_to(way);
+}
+
+// A direct jump to in-page offset `target`, on condition or always. Backward ones look for exit requests first.
 void Emitter::emit_edge(LinkSite& site, std::int32_t target, std::optional<Cond> when) {
     if (target < 0 || target >= std::int32_t(code_page_bytes)) return emit_far_edge(target, when);
     site.owner = &out_;
     site.offset = target;
     bool backward = target <= guest_offset_;
-    std::optional<Fixup> asked;
+    LinkSite* at = &site;
+    if (backward && when) {
+        Fixup taken = as_.jump_if(*when);
+        FlagState state = flags_;
+        return cold_.push_back([=, this] {
+            as_.bind(taken);
+            store_for_exit(state);
+            as_.cmp(dword[CONTEXT(exit_request)], 0);
+            Fixup asked = as_.jump_if(Cond::ne);
+            at->near = as_.jump().field;
+            at->stub = as_.here();
+            as_.bind({at->near});
+            leave_at(*at, false, thunks_.leave_edge);
+            as_.bind(asked);
+            leave_at(*at, false, thunks_.leave_edge_exit);
+        });
+    }
+    Fixup asked;
     FlagState saved = flags_;
-    if (backward && !when) {
+    if (backward) {
         clobber_flags();
         as_.cmp(dword[CONTEXT(exit_request)], 0);
         asked = as_.jump_if(Cond::ne);
     }
-    FlagState state = flags_;
     Fixup near = when ? as_.jump_if(*when) : as_.jump();
     site.near = near.field;
-    site.flags_stored = state.memory;
+    site.flags = exit_word(flags_).pack();
+    bool const r15_wanted = !flags_.memory && flags_.recipe.uses(host::r15);
     flags_ = saved;
-    LinkSite* at = &site;
-    bool check_in_stub = backward && when;
     cold_.push_back([=, this] {
-        std::uint64_t const name = reinterpret_cast<std::uint64_t>(at);
-        if (asked) {
-            as_.bind(*asked);
-            store_for_exit(state);
-            as_.mov(r15, name);
-            as_.jump_to(thunks_.leave_exit_request);
+        if (asked.field) {
+            as_.bind(asked);
+            leave_at(*at, r15_wanted, thunks_.leave_edge_exit);
         }
         at->stub = as_.here();
         as_.bind(near);
-        store_for_exit(state);
-        if (check_in_stub) {
-            as_.cmp(dword[CONTEXT(exit_request)], 0);
-            Fixup quiet = as_.jump_if(Cond::e);
-            as_.mov(r15, name);
-            as_.jump_to(thunks_.leave_exit_request);
-            as_.bind(quiet);
-        }
-        Fixup far = as_.jump();
-        as_.bind(far);
-        at->far = far.field;
-        at->exit = as_.here();
-        as_.mov(r15, name);
-        as_.jump_to(thunks_.leave_next);
+        leave_at(*at, r15_wanted, thunks_.leave_edge);
     });
-    if (check_in_stub) site.near = nullptr; // never around the check
 }
 
 // To the guest address in a register: through the cache of addresses, without leaving translated code.

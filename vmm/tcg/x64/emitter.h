@@ -3,6 +3,7 @@
 #include "vmm/tcg/x64/assembler.h"
 #include "vmm/tcg/x64/block.h"
 #include "vmm/tcg/x64/cold_code.h"
+#include "vmm/tcg/x64/flag_state.h"
 #include "vmm/tcg/x64/frame.h"
 #include "vmm/tcg/x64/groups.h"
 #include "vmm/tcg/x64/plan.h"
@@ -40,24 +41,6 @@ struct VectorValue {
     std::int8_t xmm = -1;
     enum : std::uint8_t { no_home, in_slot, in_frame } home = no_home;
     std::int32_t disp = 0;
-};
-
-// The condition codes' places. At least one is good while anything may look at them.
-struct Recipe { // an instruction that would set them again
-    enum Kind : std::uint8_t { none, add, sub, cmp, logic, test, neg } kind = none;
-    ir::Type type = ir::Type::i64;
-    std::int8_t x = -1, y = -1; // registers; y < 0: imm, or
-    std::int32_t slot = -1;     // the context's content there
-    std::int64_t imm = 0;
-    bool uses(int r) const { return kind != none && (x == r || y == r); }
-    bool operator==(Recipe const&) const = default;
-};
-struct FlagState {
-    bool rflags = false; // in RFLAGS
-    bool memory = true;  // in the context
-    bool lahf = false;   // ... where store_raw put them
-    Recipe recipe;
-    bool operator==(FlagState const&) const = default;
 };
 
 struct EmitOptions {
@@ -176,11 +159,11 @@ private:
     void need_memory();   // ... must be in the context
     void define_flags(std::uint32_t i, Recipe recipe = {});
     void store_raw();
+    int spare_scratch();
     template <class F> void with_rax(F f);
     void save_rflags(); // to the frame
     void restore_rflags() { load_rflags(frame_at(Type::i64, frame::flags)); }
     void load_rflags(Xbyak::Address const& from);
-    void store_recipe(Recipe const& r);
     void replay(Recipe const& r);
     void store_for_exit(FlagState const& f); // in cold code: RFLAGS may be lost
     static Recipe recipe(Recipe::Kind kind, Type t, int x, int y = -1, std::int64_t imm = 0);
@@ -224,13 +207,15 @@ private:
     void load_address(int r, Address const& a, std::int32_t more = 0);
     HostAddress translate(std::uint32_t i, Address const& a, bool write, bool held, Fixup& miss);
     void check_alignment(std::uint32_t i, Address const& a);
+    std::uint64_t access_word(std::uint32_t i, bool flags_saved) const;
+    void call_access(std::uint8_t const* thunk, Address const& a, std::uint64_t word);
     void emit_load(std::uint32_t i);
     void emit_store(std::uint32_t i);
     void emit_rmw(std::uint32_t i);
     void rmw_native(std::uint32_t i, int operand, std::int64_t imm);
     void fault_here(Fixup f);
-    // In cold code: the block ends here with a fault. `flags_saved`: see begin_access.
-    void leave_with_fault(FlagState const& f, std::int32_t offset, bool flags_saved = false);
+    // In cold code: the block ends here with a fault.
+    void leave_with_fault(FlagState const& f, std::int32_t offset);
 
     Fixup check_range(Address const& a, std::int32_t low, std::int32_t high, bool write);
     bool in_group(std::uint32_t i) const { return group_ && groups_.member[i]; }
@@ -268,6 +253,7 @@ private:
     // --- control.cpp
     void emit_terminal();
     void emit_edge(LinkSite& site, std::int32_t target, std::optional<Cond> when);
+    void leave_at(LinkSite const& site, bool r15_wanted, std::uint8_t const* way);
     void emit_far_edge(std::int32_t target, std::optional<Cond> when);
     void emit_indirect(ir::Indirect const& t);
     void emit_address_jump();
@@ -286,6 +272,7 @@ private:
     AccessGroups const& groups_;
     AccessGroup const* group_ = nullptr; // whose check is behind us
     bool addend_held_ = false;           // r15 holds its addend
+    bool second_copy_ = false;           // loads and stores are calls
     // Places: buffers_.now.
     std::vector<Value>& values_;
     std::vector<VectorValue>& vectors_;

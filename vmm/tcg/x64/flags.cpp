@@ -15,11 +15,17 @@ Recipe Emitter::recipe(Recipe::Kind kind, Type t, int x, int y, std::int64_t imm
     return {.kind = kind, .type = t, .x = std::int8_t(x), .y = std::int8_t(y), .imm = imm};
 }
 
+// A scratch register nobody needs the content of, or -1.
+int Emitter::spare_scratch() {
+    int spare = -1;
+    for (int r : {host::r15, host::r14, host::r11})
+        if (owner(r) == none && !locked(r) && !flags_.recipe.uses(r) && !(r == host::r15 && addend_held_)) spare = r;
+    return spare;
+}
+
 // rax is moved away around f, which may change it, without touching RFLAGS.
 template <class F> void Emitter::with_rax(F f) {
-    int keep = -1;
-    for (int r : {host::r15, host::r14, host::r11})
-        if (owner(r) == none && !locked(r) && !flags_.recipe.uses(r) && !(r == host::r15 && addend_held_)) keep = r;
+    int const keep = spare_scratch();
     if (keep < 0)
         as_.mov(frame_at(Type::i64, frame::keep0), rax);
     else
@@ -31,15 +37,7 @@ template <class F> void Emitter::with_rax(F f) {
         as_.mov(rax, as_.r64(keep));
 }
 
-// Keeps RFLAGS. LAHF and SETO take a third of the time of PUSHFQ.
-void Emitter::store_raw() {
-    with_rax([&] {
-        as_.lahf();
-        as_.seto(al);
-        as_.mov(qword[CONTEXT(cc_src)], rax);
-    });
-    as_.mov(dword[CONTEXT(cc_op)], cc_op(CcKind::lahf, 3));
-}
+void Emitter::store_raw() { emit_store_rflags(as_, spare_scratch()); }
 
 void Emitter::save_rflags() {
     with_rax([&] {
@@ -68,84 +66,11 @@ void Emitter::clobber_flags() {
     flags_.rflags = false;
 }
 
-// Without touching RFLAGS, any register or (but for one word below it) the stack.
-void Emitter::store_recipe(Recipe const& r) {
-    unsigned width = unsigned(r.type);
-    CcKind kind = r.kind == Recipe::add                               ? CcKind::add
-                  : r.kind == Recipe::logic || r.kind == Recipe::test ? CcKind::logic
-                                                                      : CcKind::sub;
-    int borrowed = -1;
-    auto temporary = [&] {
-        if (borrowed < 0) {
-            borrowed = host::rax;
-            while (r.uses(borrowed)) ++borrowed;
-            as_.mov(frame_at(Type::i64, frame::keep0), as_.r64(borrowed));
-        }
-        return borrowed;
-    };
-    auto source = [&] {
-        if (r.y >= 0)
-            as_.mov(qword[CONTEXT(cc_src)], as_.r64(r.y));
-        else if (r.slot >= 0) {
-            int t = temporary();
-            as_.mov(as_.r64(t), context_at(Type::i64, r.slot));
-            as_.mov(qword[CONTEXT(cc_src)], as_.r64(t));
-        } else
-            as_.mov(qword[CONTEXT(cc_src)], std::uint64_t(r.imm));
-    };
-    switch (r.kind) {
-    case Recipe::add:
-    case Recipe::sub:
-        as_.mov(qword[CONTEXT(cc_res)], as_.r64(r.x));
-        source();
-        break;
-    case Recipe::cmp: {
-        int t = temporary();
-        if (r.y >= 0) {
-            as_.mov(as_.r64(t), as_.r64(r.y));
-            as_.not_(as_.r64(t));
-            as_.lea(as_.r64(t), ptr[as_.r64(r.x) + as_.r64(t) + 1]);
-        } else if (-r.imm == std::int32_t(-r.imm)) {
-            as_.lea(as_.r64(t), ptr[as_.r64(r.x) + int(-r.imm)]);
-        } else {
-            as_.mov(as_.r64(t), -r.imm);
-            as_.lea(as_.r64(t), ptr[as_.r64(r.x) + as_.r64(t)]);
-        }
-        as_.mov(qword[CONTEXT(cc_res)], as_.r64(t));
-        source();
-        break;
-    }
-    case Recipe::logic: as_.mov(qword[CONTEXT(cc_res)], as_.r64(r.x)); break;
-    case Recipe::neg: {
-        int t = temporary();
-        as_.mov(qword[CONTEXT(cc_res)], as_.r64(r.x));
-        as_.mov(as_.r64(t), as_.r64(r.x));
-        as_.not_(as_.r64(t));
-        as_.lea(as_.r64(t), ptr[as_.r64(t) + 1]);
-        as_.mov(qword[CONTEXT(cc_src)], as_.r64(t));
-        break;
-    }
-    case Recipe::test: { // only where RFLAGS are not wanted any more
-        int t = temporary();
-        as_.mov(as_.r64(t), as_.r64(r.x));
-        if (r.y >= 0)
-            as_.and_(as_.r64(t), as_.r64(r.y));
-        else
-            as_.and_(as_.r64(t), std::uint32_t(r.imm));
-        as_.mov(qword[CONTEXT(cc_res)], as_.r64(t));
-        break;
-    }
-    default: VMM_UNREACHABLE();
-    }
-    as_.mov(dword[CONTEXT(cc_op)], cc_op(kind, width));
-    if (borrowed >= 0) as_.mov(as_.r64(borrowed), frame_at(Type::i64, frame::keep0));
-}
-
 void Emitter::need_memory() {
     if (flags_.memory) return;
     bool keeps_rflags = flags_.recipe.kind != Recipe::test;
     if (flags_.recipe.kind != Recipe::none && (keeps_rflags || !flags_.rflags))
-        store_recipe(flags_.recipe);
+        emit_store_recipe(as_, flags_.recipe);
     else if (flags_.rflags)
         store_raw(), flags_.lahf = true;
     flags_.memory = true;
@@ -154,7 +79,7 @@ void Emitter::need_memory() {
 void Emitter::store_for_exit(FlagState const& f) {
     if (f.memory) return;
     if (f.recipe.kind != Recipe::none)
-        store_recipe(f.recipe);
+        emit_store_recipe(as_, f.recipe);
     else
         store_raw();
 }

@@ -41,7 +41,9 @@ void Emitter::emit_group(AccessGroup const& g) {
     cold_.push_back([=, this, first = g.first, last = g.last] {
         as_.bind(miss);
         buffers_.now = *checked;
+        second_copy_ = true;
         for (std::uint32_t i = first; i <= last; ++i) emit(i);
+        second_copy_ = false;
         VMM_ASSERT(same_places(*after));
         as_.jump_to(end);
     });

@@ -3,7 +3,9 @@
 #include "vmm/tcg/x64/emitter.h"
 #include "vmm/tcg/x64/slow_paths.h"
 
+#include <bit>
 #include <cstddef>
+#include <utility>
 
 namespace vmm::tcg::x64 {
 
@@ -125,8 +127,7 @@ Emitter::HostAddress Emitter::translate(std::uint32_t i, Address const& a, bool 
     return {.base = host::r14, .index = host::r15};
 }
 
-void Emitter::leave_with_fault(FlagState const& f, std::int32_t offset, bool flags_saved) {
-    if (flags_saved && !f.memory && f.recipe.kind == Recipe::none) restore_rflags();
+void Emitter::leave_with_fault(FlagState const& f, std::int32_t offset) {
     store_for_exit(f);
     as_.mov(r15, std::int64_t(offset));
     as_.jump_to(thunks_.leave_fault);
@@ -139,6 +140,22 @@ void Emitter::fault_here(Fixup f) {
         as_.bind(f);
         leave_with_fault(state, offset);
     });
+}
+
+// What thunks for the load or store i want to know.
+std::uint64_t Emitter::access_word(std::uint32_t i, bool flags_saved) const {
+    VMM_ASSERT(!flags_.recipe.uses(host::r14) && !flags_.recipe.uses(host::r15));
+    ExitWord word = exit_word(flags_);
+    if (word.flags == ExitWord::Flags::rflags && flags_saved) word.flags = ExitWord::Flags::saved;
+    word.log2_bytes = unsigned(std::countr_zero(size_of(inst(i).type)));
+    word.offset = guest_offset_;
+    return word.pack();
+}
+
+void Emitter::call_access(std::uint8_t const* thunk, Address const& a, std::uint64_t word) {
+    load_address(host::r14, a);
+    as_.load_constant(host::r15, std::int64_t(word));
+    as_.call_to(thunk);
 }
 
 void Emitter::check_alignment(std::uint32_t i, Address const& a) {
@@ -181,22 +198,18 @@ void Emitter::emit_load(std::uint32_t i) {
         forget_register(d);
     }
     Fixup miss;
-    HostAddress h = translate(i, a, for_write, held, miss);
-    FlagState state = flags_;
-    std::int32_t offset = guest_offset_;
-    bool keep = live_vectors();
+    bool const calls = second_copy_ && !for_write, keep = live_vectors();
+    HostAddress h =
+        calls ? HostAddress{.base = host::rsp, .disp = frame::buffer} : translate(i, a, for_write, held, miss);
+    std::uint64_t const word = access_word(i, flags_saved);
+    if (calls) call_access(thunks_.look_up_load[keep][word & 7], a, word);
     auto slow = [=, this](auto result, std::uint8_t* back) {
         if (!miss.field) return;
         cold_.push_back([=, this] {
             as_.bind(miss);
-            load_address(host::r14, a);
-            as_.mov(r15d, size_of(t));
-            as_.call_to(for_write ? thunks_.load_for_write[keep] : thunks_.load[keep]);
-            Fixup fault = as_.jump_if(Cond::e);
+            call_access(for_write ? thunks_.load_for_write[keep] : thunks_.load[keep], a, word);
             result();
-            as_.bind(as_.jump(), back);
-            as_.bind(fault);
-            leave_with_fault(state, offset, flags_saved);
+            as_.jump_to(back);
         });
     };
     if (vector) {
@@ -239,11 +252,32 @@ void Emitter::emit_store(std::uint32_t i) {
     if (loads) value = host::r14;
     if (loads && (a.index >= 0 || a.base < 0)) a = in_r11(a);
     check_alignment(i, a);
+    Value const from = loads ? val(n.b) : Value{};
+    std::uint64_t const word = access_word(i, flags_saved);
+    bool const keep = live_vectors();
+    auto call = [=, this, id = n.b](std::uint8_t const* thunk) {
+        if (vector) {
+            as_.vector_store(size_of(t), as_.in_memory(host::rsp, frame::buffer), x);
+        } else if (immediate) {
+            as_.mov(frame_at(t, frame::buffer), std::uint64_t(imm));
+        } else {
+            if (loads) {
+                Value saved = std::exchange(val(id), from);
+                move_to(value, id, t);
+                val(id) = saved;
+            }
+            as_.mov(frame_at(t, frame::buffer), as_.reg(t, value));
+        }
+        call_access(thunk, a, word);
+    };
+    if (second_copy_) {
+        call(thunks_.look_up_store[keep][word & 7]);
+        if (flags_saved) restore_rflags();
+        return;
+    }
     Fixup miss;
     HostAddress h = translate(i, a, true, held, miss);
-    Value const from = loads ? val(n.b) : Value{};
-    ValueId const id = n.b;
-    if (loads) move_to(value, id, t);
+    if (loads) move_to(value, n.b, t);
     if (vector)
         as_.vector_store(size_of(t), as_.in_memory(h.base, h.disp, h.index), x);
     else if (immediate)
@@ -252,30 +286,10 @@ void Emitter::emit_store(std::uint32_t i) {
         as_.mov(host_at(t, h), as_.reg(t, value));
     if (!miss.field) return;
     std::uint8_t* back = as_.here();
-    FlagState state = flags_;
-    std::int32_t offset = guest_offset_;
-    bool keep = live_vectors();
-    if (flags_saved) restore_rflags();
     cold_.push_back([=, this] {
         as_.bind(miss);
-        if (vector) {
-            as_.vector_store(size_of(t), as_.in_memory(host::rsp, frame::buffer), x);
-        } else if (immediate) {
-            as_.mov(frame_at(t, frame::buffer), std::uint64_t(imm));
-        } else {
-            if (loads) {
-                Value saved = val(id);
-                val(id) = from;
-                move_to(value, id, t);
-                val(id) = saved;
-            }
-            as_.mov(frame_at(t, frame::buffer), as_.reg(t, value));
-        }
-        load_address(host::r14, a);
-        as_.mov(r15d, size_of(t));
-        as_.call_to(thunks_.store[keep]);
-        as_.bind(as_.jump_if(Cond::ne), back);
-        leave_with_fault(state, offset, flags_saved);
+        call(thunks_.store[keep]);
+        as_.jump_to(back);
     });
 }
 

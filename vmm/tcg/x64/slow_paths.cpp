@@ -3,6 +3,7 @@
 #include "vmm/tcg/cc.h"
 #include "vmm/tcg/ir/vec_ops.h"
 #include "vmm/tcg/rmw.h"
+#include "vmm/tcg/x64/flag_state.h"
 #include "vmm/tcg/x64/frame.h"
 
 #include <limits>
@@ -17,13 +18,14 @@ static_assert(offsetof(SlowFrame, carry) == frame::carry && offsetof(SlowFrame, 
 
 extern "C" {
 
-bool vmm_x64_load(EngineContext& e, std::uint64_t va, std::uint32_t size, SlowFrame& f) {
-    return e.memory->load(e, va, size, f.buffer);
+bool vmm_x64_load(EngineContext& e, std::uint64_t va, std::uint64_t word, SlowFrame& f) {
+    return e.memory->load(e, va, ExitWord::access_bytes(word), f.buffer);
 }
-bool vmm_x64_store(EngineContext& e, std::uint64_t va, std::uint32_t size, SlowFrame& f) {
-    return e.memory->store(e, va, size, f.buffer);
+bool vmm_x64_store(EngineContext& e, std::uint64_t va, std::uint64_t word, SlowFrame& f) {
+    return e.memory->store(e, va, ExitWord::access_bytes(word), f.buffer);
 }
-bool vmm_x64_load_for_write(EngineContext& e, std::uint64_t va, std::uint32_t size, SlowFrame& f) {
+bool vmm_x64_load_for_write(EngineContext& e, std::uint64_t va, std::uint64_t word, SlowFrame& f) {
+    unsigned const size = ExitWord::access_bytes(word);
     e.memory->rmw_pointer(e, va, size);
     return !e.fault_pending && e.memory->load(e, va, size, f.buffer);
 }

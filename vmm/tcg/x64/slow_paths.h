@@ -16,11 +16,11 @@ struct SlowFrame {
     std::uint64_t carry, image, keep0, keep1;
 };
 
-// All return false when a fault was recorded.
+// All return false when a fault was recorded. `word`: ExitWord.
 extern "C" {
-bool vmm_x64_load(EngineContext& e, std::uint64_t va, std::uint32_t size, SlowFrame& f);
-bool vmm_x64_store(EngineContext& e, std::uint64_t va, std::uint32_t size, SlowFrame& f);
-bool vmm_x64_load_for_write(EngineContext& e, std::uint64_t va, std::uint32_t size, SlowFrame& f);
+bool vmm_x64_load(EngineContext& e, std::uint64_t va, std::uint64_t word, SlowFrame& f);
+bool vmm_x64_store(EngineContext& e, std::uint64_t va, std::uint64_t word, SlowFrame& f);
+bool vmm_x64_load_for_write(EngineContext& e, std::uint64_t va, std::uint64_t word, SlowFrame& f);
 // buffer[3] := host pointer or 0.
 bool vmm_x64_rmw_pointer(EngineContext& e, std::uint64_t va, std::uint32_t size, SlowFrame& f);
 // Any rmw_* or cmpxchg without a host pointer. buffer[0], [1]: operands b, c; carry. buffer[3] := old value, image.

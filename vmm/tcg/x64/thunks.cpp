@@ -1,6 +1,8 @@
 #include "vmm/tcg/x64/thunks.h"
 
 #include "vmm/tcg/x64/address_cache.h"
+#include "vmm/tcg/x64/block.h"
+#include "vmm/tcg/x64/flag_state.h"
 #include "vmm/tcg/x64/frame.h"
 #include "vmm/tcg/x64/slow_paths.h"
 
@@ -75,6 +77,7 @@ void Thunks::emit_enter() {
 void Thunks::emit_leave() {
     std::uint8_t const* common = start();
     store_pins(true);
+    std::uint8_t const* stored = as_.here();
     as_.vzeroupper();
     if (context_.fp_control) {
         as_.stmxcsr(dword[rsp + frame::mxcsr]);
@@ -113,6 +116,7 @@ void Thunks::emit_leave() {
         as_.jump_to(next);
         return at;
     };
+    emit_leave_with_flags(stored);
     std::uint8_t const* not_found = indirect(leave_next);
     leave_indirect_exit = indirect(leave_exit_request);
     leave_indirect = start();
@@ -130,6 +134,42 @@ void Thunks::emit_leave() {
     as_.cmp(qword[r15], r14);
     as_.bind(as_.jump_if(Cond::ne), leave_indirect);
     as_.jmp(qword[r15 + 8]);
+}
+
+// Ways out on which the condition codes are stored in C++. `stored`: where the general registers have been stored.
+void Thunks::emit_leave_with_flags(std::uint8_t const* stored) {
+    auto store_flags = [&] { // rsi = ExitWord
+        as_.mov(rdx, rsp);
+        as_.mov(rdi, rbp);
+        as_.call_function(reinterpret_cast<void const*>(vmm_x64_store_flags));
+    };
+    auto show_registers = [&] { // r15: who jumps here has done that
+        store_pins(true);
+        for (int r = 0; r < host::r15; ++r)
+            if (r != host::rsp) as_.mov(qword[rsp + (frame::registers + 8 * r)], as_.r64(r));
+    };
+    auto edge = [&](RunEnd end) {
+        std::uint8_t const* at = start();
+        show_registers();
+        as_.pushfq();
+        as_.pop(rcx);
+        as_.mov(rsi, qword[r15 + int(offsetof(LinkSite, flags))]);
+        store_flags();
+        as_.mov(r14d, std::uint32_t(end));
+        as_.jump_to(stored);
+        return at;
+    };
+    leave_edge = edge(RunEnd::next);
+    leave_edge_exit = edge(RunEnd::exit_request);
+    leave_access = start();
+    as_.lea(rsp, ptr[rsp + 8]);
+    show_registers();
+    as_.mov(rsi, r15);
+    store_flags();
+    as_.sar(r15d, 19); // ExitWord::access_offset
+    as_.movsxd(r15, r15d);
+    as_.mov(r14d, std::uint32_t(RunEnd::fault));
+    as_.jump_to(stored);
 }
 
 void emit_address_lookup(Assembler& as, std::uint8_t const* miss) {
@@ -222,8 +262,8 @@ void Thunks::emit_restore_flags() {
     as_.jmp(qword[r14 + r15 * 8]);
 }
 
-// The C++ function sees the frame; ZF set on its false.
-std::uint8_t const* Thunks::emit_slow(void const* function, bool keep_vectors, bool value_result) {
+// The C++ function sees the frame; on its false ZF is set, or the block is left.
+std::uint8_t const* Thunks::emit_slow(void const* function, bool keep_vectors, SlowKind kind) {
     std::uint8_t const* at = start();
     for (int r : caller_saved) as_.push(as_.r64(r));
     constexpr int frame_at = pushed_bytes;
@@ -235,32 +275,67 @@ std::uint8_t const* Thunks::emit_slow(void const* function, bool keep_vectors, b
     as_.stmxcsr(dword[rsp + (frame_at + frame::mxcsr)]);
     as_.mov(rdi, rbp);
     as_.mov(rsi, r14);
-    as_.mov(edx, r15d);
+    as_.mov(rdx, r15);
     as_.lea(rcx, ptr[rsp + frame_at]);
     as_.call_function(function);
     as_.ldmxcsr(dword[rsp + (frame_at + frame::mxcsr)]);
     if (keep_vectors)
         for (int i = 0; i < 16; ++i) as_.vector_load(32, i, save_slot(i));
-    if (value_result) as_.mov(r15, qword[rsp + (frame_at + frame::buffer + 24)]);
+    if (kind == SlowKind::value) as_.mov(r15, qword[rsp + (frame_at + frame::buffer + 24)]);
     as_.test(al, al);
     for (std::size_t i = std::size(caller_saved); i-- > 0;) as_.pop(as_.r64(caller_saved[i]));
+    if (kind == SlowKind::access) as_.bind(as_.jump_if(Cond::e), leave_access);
     as_.ret();
+    return at;
+}
+
+// An access through the TLB; `slow` on a miss. Through r14 and r15, which holds the ExitWord.
+std::uint8_t const* Thunks::emit_look_up(unsigned log2_bytes, bool write, std::uint8_t const* slow) {
+    constexpr int frame_at = 8; // the return address
+    int const bytes = 1 << log2_bytes, table = write ? int(offsetof(TlbBank, write)) : 0;
+    std::uint8_t const* at = start();
+    as_.mov(qword[rsp + (frame_at + frame::keep1)], r15);
+    as_.mov(qword[rsp + (frame_at + frame::keep0)], r14);
+    as_.rorx(r15d, r14d, 8);
+    as_.and_(r15d, int(TlbBank::entries - 1) << 4);
+    as_.add(r15, qword[CONTEXT(bank)]);
+    as_.add(r14, bytes - 1);
+    as_.and_(r14, -4096);
+    as_.cmp(r14, qword[r15 + table]);
+    as_.mov(r14, qword[rsp + (frame_at + frame::keep0)]);
+    Fixup miss = as_.jump_if(Cond::ne);
+    as_.add(r14, qword[r15 + (table + 8)]);
+    int const buffer = frame_at + frame::buffer;
+    ir::Type const type = log2_bytes < 3 ? ir::Type(log2_bytes) : ir::Type::i64;
+    for (int done = 0; done < bytes; done += 8) {
+        auto guest = as_.sized(type, r14 + done), host = as_.sized(type, rsp + (buffer + done));
+        as_.mov(as_.reg(type, host::r15), write ? host : guest);
+        as_.mov(write ? guest : host, as_.reg(type, host::r15));
+    }
+    as_.ret();
+    as_.bind(miss);
+    as_.mov(r15, qword[rsp + (frame_at + frame::keep1)]);
+    as_.jump_to(slow);
     return at;
 }
 
 void Thunks::emit_slow_paths() {
     auto address = [](auto* f) { return reinterpret_cast<void const*>(f); };
     for (bool keep : {false, true}) {
-        load[keep] = emit_slow(address(vmm_x64_load), keep, false);
-        store[keep] = emit_slow(address(vmm_x64_store), keep, false);
-        load_for_write[keep] = emit_slow(address(vmm_x64_load_for_write), keep, false);
-        rmw_pointer[keep] = emit_slow(address(vmm_x64_rmw_pointer), keep, true);
-        rmw[keep] = emit_slow(address(vmm_x64_rmw), keep, true);
+        load[keep] = emit_slow(address(vmm_x64_load), keep, SlowKind::access);
+        store[keep] = emit_slow(address(vmm_x64_store), keep, SlowKind::access);
+        load_for_write[keep] = emit_slow(address(vmm_x64_load_for_write), keep, SlowKind::access);
+        for (unsigned log2_bytes = 0; log2_bytes < look_up_load[keep].size(); ++log2_bytes) {
+            look_up_load[keep][log2_bytes] = emit_look_up(log2_bytes, false, load[keep]);
+            look_up_store[keep][log2_bytes] = emit_look_up(log2_bytes, true, store[keep]);
+        }
+        rmw_pointer[keep] = emit_slow(address(vmm_x64_rmw_pointer), keep, SlowKind::value);
+        rmw[keep] = emit_slow(address(vmm_x64_rmw), keep, SlowKind::value);
     }
-    alignment_fault = emit_slow(address(vmm_x64_alignment_fault), false, false);
-    divide = emit_slow(address(vmm_x64_divide), true, false);
+    alignment_fault = emit_slow(address(vmm_x64_alignment_fault), false, SlowKind::plain);
+    divide = emit_slow(address(vmm_x64_divide), true, SlowKind::plain);
     // run_vec works on the guest's register: bring it up to date, and the host's afterwards.
-    std::uint8_t const* call = emit_slow(address(vmm_x64_vector), true, false);
+    std::uint8_t const* call = emit_slow(address(vmm_x64_vector), true, SlowKind::plain);
     merge_mxcsr = start();
     emit_merge_mxcsr();
     as_.ret();

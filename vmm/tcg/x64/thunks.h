@@ -56,6 +56,9 @@ public:
     // r15 = value of Leave; pinned registers are stored.
     std::uint8_t const *leave_next = nullptr, *leave_dispatch = nullptr, *leave_fault = nullptr,
                        *leave_exit_request = nullptr;
+    // The same as leave_next and leave_exit_request, the condition codes being as LinkSite::flags says and the host's
+    // r15 at frame::registers; it is the LinkSite's address now.
+    std::uint8_t const *leave_edge = nullptr, *leave_edge_exit = nullptr;
     // The guest address in r14 is not in the context's address cache (look_further: not at the pair's place r15). Goes
     // on there when it can be found, else leaves; *pc = r14 then.
     std::uint8_t const *look_further = nullptr, *leave_indirect = nullptr, *leave_indirect_exit = nullptr;
@@ -63,8 +66,10 @@ public:
     std::uint8_t const* dispatch = nullptr;
     // RFLAGS := the context's condition codes. Keeps all registers.
     std::uint8_t const* restore_flags = nullptr;
-    // r14 = address, r15d = size; data in frame::buffer; ZF set: fault. [1]: keeps vector registers.
+    // r14 = address, r15 = ExitWord; data in frame::buffer. On a fault the block is left. [1]: keeps vector registers.
     std::array<std::uint8_t const*, 2> load{}, store{}, load_for_write{};
+    // The same by log2 of the size, looking into the TLB first.
+    std::array<std::array<std::uint8_t const*, 6>, 2> look_up_load{}, look_up_store{};
     // r14 = address, r15d = size. r15 := host pointer or 0; ZF set: fault.
     std::array<std::uint8_t const*, 2> rmw_pointer{};
     // r14 = address, r15d = RmwRequest::pack; operands in frame::buffer, carry in frame::carry. r15 := old value, flags
@@ -84,7 +89,10 @@ private:
     void emit_leave();
     void emit_dispatch();
     void emit_restore_flags();
-    std::uint8_t const* emit_slow(void const* function, bool keep_vectors, bool pointer_result);
+    void emit_leave_with_flags(std::uint8_t const* stored);
+    enum class SlowKind { plain, value, access }; // value: r15 is a result; access: r15 is an ExitWord
+    std::uint8_t const* emit_slow(void const* function, bool keep_vectors, SlowKind kind);
+    std::uint8_t const* emit_look_up(unsigned log2_bytes, bool write, std::uint8_t const* slow);
     void emit_slow_paths();
     void emit_merge_mxcsr();
     void emit_load_mxcsr();
@@ -92,6 +100,7 @@ private:
     void load_pins(bool all);
     std::uint8_t const* start();
 
+    std::uint8_t const* leave_access = nullptr; // from an access with a fault: r15 = ExitWord, at a call's depth
     Assembler& as_;
     Pins const& pins_;
     EngineContext& context_;

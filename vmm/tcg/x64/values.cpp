@@ -47,7 +47,7 @@ void Emitter::drop_recipe() {
     flags_.recipe = {};
     if (cur_ < block_.insts.size() && !plan_.flags_live_before[cur_]) return;
     if (flags_.rflags || flags_.memory) return;
-    store_recipe(old);
+    emit_store_recipe(as_, old);
     flags_.memory = true;
 }
 
