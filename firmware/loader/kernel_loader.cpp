@@ -2,12 +2,16 @@
 
 #include "firmware/loader/cpio.h"
 #include "firmware/loader/foreign_kernel.h"
+#include "firmware/loader/initrd_check.h"
 #include "firmware/loader/linux_boot.h"
 #include "firmware/loader/multiboot.h"
 #include "firmware/loader/pvh.h"
 #include "vmm/base/checked.h"
 
 #include <sys/stat.h>
+
+#include <cstring>
+#include <string_view>
 
 namespace vmm::firmware {
 
@@ -34,6 +38,19 @@ Result<Format> detect(std::span<std::uint8_t const> file, std::string const& pat
     return explain_foreign_kernel(file, path);
 }
 
+// Whether the beginning of a file carries any format's mark.
+Result<void> check_kernel_head(std::span<std::uint8_t const> head, std::string const& path) {
+    if (is_linux_image(head) || is_x86_elf(head) || find_multiboot1_header(head) || find_multiboot2_header(head))
+        return {};
+    return explain_foreign_kernel(head, path);
+}
+
+// Whether a bzImage or ELF kernel is Linux: an uncompressed one contains its banner.
+bool is_linux(Format format, std::span<std::uint8_t const> file) {
+    constexpr std::string_view banner = "Linux version ";
+    return format == Format::linux_image || memmem(file.data(), file.size(), banner.data(), banner.size()) != nullptr;
+}
+
 // The comma-separated parts of `text`, in order.
 std::vector<std::string> split_commas(std::string const& text) {
     std::vector<std::string> parts(1);
@@ -51,21 +68,24 @@ KernelLoader::KernelLoader(KernelOptions options, FileSource kernel)
     : options_(std::move(options)), kernel_(std::move(kernel)) {}
 
 Result<KernelLoader> KernelLoader::create(KernelOptions options) {
-    FileSource kernel = TRY(FileSource::open(options.kernel, "could not open kernel file"));
+    FileSource kernel = TRY(FileSource::open(options.kernel, "could not open kernel file", check_kernel_head));
     KernelLoader loader(std::move(options), std::move(kernel));
     Bytes const file = TRY(loader.kernel_.read());
     Format const format = TRY(detect(file, loader.kernel_.path()));
     if (format == Format::multiboot1 || format == Format::multiboot2)
         TRY(loader.open_modules());
     else
-        TRY(loader.open_initrd());
+        TRY(loader.open_initrd(is_linux(format, file)));
     return loader;
 }
 
-Result<void> KernelLoader::open_initrd() {
+Result<void> KernelLoader::open_initrd(bool for_linux) {
     if (options_.initrd.empty()) return {};
     if (!is_directory(options_.initrd)) {
-        initrds_.push_back(TRY(FileSource::open(options_.initrd, "could not load initrd")));
+        bool const check = for_linux && options_.check_initrd;
+        initrds_.push_back(TRY(FileSource::open(options_.initrd, "could not load initrd",
+                                                check ? check_initrd_head : FileSource::HeadCheck())));
+        if (check) notes_ = TRY(check_initrd(initrds_.back()));
         return {};
     }
     PackedDirectory packed = TRY(pack_directory(options_.initrd));

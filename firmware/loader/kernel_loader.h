@@ -15,13 +15,15 @@ struct KernelOptions {
     std::string kernel;
     std::string append;
     std::string initrd; // empty = none; a file, a directory (packed as cpio), or for multiboot "file args,file args"
+    bool check_initrd = true; // refuse a file that Linux, if that is the kernel, cannot take as an initrd
 };
 
 // Opens the files once; `load` places them at power-on and again at every reset. Not thread-safe; load is called with
 // the vCPUs stopped.
 class KernelLoader {
 public:
-    // Errors: kernel or initrd cannot be opened ("could not open kernel file 'x': No such file or directory").
+    // Errors: kernel or initrd cannot be opened ("could not open kernel file 'x': No such file or directory"), or are
+    // no such thing.
     static Result<KernelLoader> create(KernelOptions options);
 
     // Puts kernel, initrd, command line and what the kernel's boot protocol asks for into `memory` and returns the
@@ -34,7 +36,7 @@ public:
 
 private:
     KernelLoader(KernelOptions options, FileSource kernel);
-    Result<void> open_initrd();
+    Result<void> open_initrd(bool for_linux);
     Result<void> open_modules();
 
     KernelOptions options_;

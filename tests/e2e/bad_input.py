@@ -3,9 +3,12 @@
 Hostile command lines are random with a fixed seed; whatever they mean, the program ends by itself, without a signal and
 without a sanitizer's report.
 """
+import gzip
+import lzma
 import os
 import pty
 import random
+import signal
 import struct
 import subprocess
 import sys
@@ -78,8 +81,18 @@ def kernels():
                  ("ARM64", files.make(elf_for(183))), ("RISC-V", files.make(elf_for(243))), ("MIPS", files.make(elf_for(8)))]
         cases += [("is cut off", files.make(kernel[:size])) for size in (700, 5000, 100000, len(kernel) // 2)]
         cases += [("invalid kernel header", files.make(noise.randbytes(size))) for size in (1, 511, 512, 4096, 100000)]
+        cases += [("invalid kernel header", path) for path in ("/dev/zero", "/dev/urandom", files.make(b"", size=3 << 30))]
         for says, path in cases:
             refused(says, *QUIET, "-m", "64", "-kernel", path)
+        # A FIFO that nobody writes to is waited for, until a signal.
+        fifo = files.folder.name + "/fifo"
+        os.mkfifo(fifo)
+        waiting = subprocess.Popen([VMM, *QUIET, "-kernel", fifo], stdin=subprocess.DEVNULL)
+        os.close(os.open(fifo, os.O_WRONLY))  # returns when it has been opened
+        check(waiting.wait(LIMIT) == 1, "a FIFO that is closed unwritten")
+        waiting = subprocess.Popen([VMM, *QUIET, "-kernel", fifo], stdin=subprocess.DEVNULL)
+        waiting.terminate()
+        check(waiting.wait(LIMIT) == -signal.SIGTERM, "a FIFO without a writer, SIGTERM")
         # Damaged in the header: refused, or loaded and left by the monitor before its first instruction; never a crash.
         loaded = 0
         for _ in range(40):
@@ -98,12 +111,23 @@ def initrds():
     kernel = guest("amd64/vmlinuz")
     with Files() as files:
         refused("No such file or directory", *QUIET, "-m", "64", "-kernel", kernel, "-initrd", files.folder.name + "/none")
-        refused("room", *QUIET, "-m", "64", "-kernel", kernel, "-initrd", files.make(b"", size=200 << 20))
-        # Not a root file system: Linux's own panic, which ends the run in order.
-        for content in (b"", random.Random(2).randbytes(100000)):
-            status, text = run("-display", "none", "-serial", "stdio", "-monitor", "none", "-no-reboot", "-m", "256", "-kernel", kernel,
-                               "-append", "console=ttyS0 panic=-1", "-initrd", files.make(content), piped=b"")
-            check(status == 0 and "Unable to mount root fs" in text, f"{len(content)} bytes of initrd: status {status}\n{text}")
+        with open(guest("amd64/initrd.gz"), "rb") as file:
+            compressed = file.read()
+        archive = gzip.decompress(compressed)
+        refused("room", *QUIET, "-m", "64", "-kernel", kernel, "-initrd", files.make(archive, size=200 << 20))
+        noise = random.Random(2)
+        cases = [("is empty", b""), ("is cut off", compressed[:len(compressed) // 2]), ("is cut off", archive[:100000]),
+                 ("is cut off", archive + lzma.compress(archive)[:300000])]
+        cases += [("nothing that Linux knows", content) for content in (noise.randbytes(1), noise.randbytes(100000), bytes(4096))]
+        for elf in "vmlinuz", "vmlinux":
+            for says, content in cases:
+                refused(says, *QUIET, "-m", "256", "-kernel", guest(f"amd64/{elf}"), "-initrd", files.make(content))
+        for endless in "/dev/zero", "/dev/urandom":
+            refused("nothing that Linux knows", *QUIET, "-kernel", kernel, "-initrd", endless)
+        # Passed on when told so: Linux's own panic, which ends the run in order.
+        status, text = run("-display", "none", "-serial", "stdio", "-monitor", "none", "-no-reboot", "-m", "256", "-kernel", kernel, "-machine",
+                           "initrd-check=off", "-append", "console=ttyS0 panic=-1", "-initrd", files.make(noise.randbytes(100000)), piped=b"")
+        check(status == 0 and "Unable to mount root fs" in text, f"initrd-check=off: status {status}\n{text}")
     refused("-initrd only allowed with -kernel option", "-initrd", "x")
     refused("-append only allowed with -kernel option", "-append", "x")
 

@@ -81,8 +81,10 @@ int run(Host& host, Arguments const& a, std::vector<std::string> const& names, s
     config.debugcon = PcConfig::Debugcon{&console};
     config.debug_exit = PcConfig::DebugExit{.port = 0xf4, .size = 4};
     config.testdev = true;
-    config.kernel =
-        firmware::KernelOptions{.kernel = a.program, .append = fmt::format("cpus={}{}", a.cpus, a.only), .initrd = {}};
+    auto kernel = firmware::KernelLoader::create(
+        {.kernel = a.program, .append = fmt::format("cpus={}{}", a.cpus, a.only), .initrd = {}});
+    if (!kernel) return fmt::print("{}\n", kernel.error().message()), -1;
+    config.kernel = std::move(kernel).value();
     int status = -2;
     auto made = PcMachine::create(
         std::move(config), {.loop = *host.loop,

@@ -12,6 +12,7 @@ Offering make_offering() {
     std::vector<PropertyInfo> const properties = {
         {"acpi", "OnOffAuto", "Enable ACPI"},
         {"hpet", "bool", "Enable/disable high precision event timer emulation"},
+        {"initrd-check", "bool", "Refuse an initrd that Linux cannot take (on by default)"},
         {"kernel-irqchip", "on|off|split", "Configure KVM in-kernel irqchip"}};
     o.machines = {{.name = "pc",
                    .description = "Standard PC (i440FX + PIIX, 1996)",

@@ -11,6 +11,7 @@ namespace vmm {
 
 Result<std::unique_ptr<Runner>> Runner::create(Config config, Log& log) {
     std::unique_ptr<Runner> runner(new Runner(std::move(config), log));
+    TRY(runner->open_kernel());
     runner->loop_ = TRY(EventLoop::create());
     TRY(runner->open_console());
     TRY(runner->make_machine());
@@ -25,6 +26,15 @@ Runner::~Runner() {
     for (ui::DeviceLink* link : serial_links_)
         if (link) link->detach();
     machine_.reset();
+}
+
+// Before the terminal and its signals are taken: who waits for a FIFO's writer can leave by Ctrl-C.
+Result<void> Runner::open_kernel() {
+    if (config_.kernel.empty()) return {};
+    bool const check = TRY(bool_of(config_.machine.properties, "initrd-check", true));
+    kernel_ = TRY(firmware::KernelLoader::create(
+        {.kernel = config_.kernel, .append = config_.append, .initrd = config_.initrd, .check_initrd = check}));
+    return {};
 }
 
 Result<void> Runner::open_console() {
@@ -145,11 +155,10 @@ Result<void> Runner::make_machine() {
     if (config_.debugcon)
         pc.debugcon = PcConfig::Debugcon{TRY(link_to(config_.debugcon->chardev)), config_.debugcon->iobase};
     TRY(apply_devices(pc));
-    if (config_.kernel.empty())
+    if (!kernel_)
         return error("there is nothing to boot: this build needs -kernel FILE (a Linux bzImage, an ELF vmlinux or a "
-                     "multiboot program); booting "
-                     "disks through firmware is not built yet");
-    pc.kernel = firmware::KernelOptions{.kernel = config_.kernel, .append = config_.append, .initrd = config_.initrd};
+                     "multiboot program); booting disks through firmware is not built yet");
+    pc.kernel = std::move(kernel_);
     machine_ = TRY(PcMachine::create(
         std::move(pc), {.loop = *loop_,
                         .log = log_,

@@ -11,6 +11,7 @@
 #include "vmm/program/machine_control.h"
 
 #include <memory>
+#include <optional>
 #include <vector>
 
 namespace vmm::monitor {
@@ -30,6 +31,7 @@ public:
 
 private:
     Runner(Config config, Log& log);
+    Result<void> open_kernel();
     Result<void> open_console();
     Result<dev::CharSink*> link_to(std::string const& chardev);
     Result<void> make_machine();
@@ -44,6 +46,7 @@ private:
     Config config_;
     Log& log_;
     int status_ = 0;
+    std::optional<firmware::KernelLoader> kernel_; // until the machine has it
     std::unique_ptr<EventLoop> loop_;
     std::unique_ptr<ui::Terminal> terminal_;
     std::unique_ptr<ui::CharBackends> backends_;

@@ -52,10 +52,7 @@ void apply_boot_memory_types(x86::Mtrr& mtrr, std::uint64_t hole, unsigned physi
 
 Result<std::unique_ptr<PcMachine>> PcMachine::create(PcConfig config, Needs needs) {
     auto ram = TRY(RamBlock::create("pc.ram", config.ram_bytes));
-    std::optional<firmware::KernelLoader> kernel;
-    if (config.kernel) kernel = TRY(firmware::KernelLoader::create(*config.kernel));
     std::unique_ptr<PcMachine> machine(new PcMachine(std::move(config), std::move(needs), std::move(ram)));
-    machine->kernel_ = std::move(kernel);
     TRY(machine->make_cpus());
     TRY(machine->reset());
     return machine;
@@ -473,7 +470,7 @@ Result<void> PcMachine::reset() {
         engine_hands_back();
         reset_devices();
         for (unsigned n = 0; n < cpus_.size(); ++n) cpus_[n].vcpu->reset(n == 0);
-        if (kernel_) TRY(prepare_boot());
+        if (config_.kernel) TRY(prepare_boot());
         if (running_) engine_takes_over();
     }
     malloc_trim(0); // the loader's buffers, which are as large as its files
@@ -518,7 +515,7 @@ Result<void> PcMachine::prepare_boot() {
     smbios_config.uuid = config_.uuid;
     auto smbios = TRY(firmware::place_smbios_tables(memory_, smbios_config, end_of_ram));
     if (smbios) platform.acpi_tables.push_back(*smbios);
-    firmware::BootEntry entry = TRY(kernel_->load(memory_, platform));
+    firmware::BootEntry entry = TRY(config_.kernel->load(memory_, platform));
     std::uint64_t hole = below_4g_ > low_ram_split ? low_ram_limit : low_ram_split;
     for (Cpu& cpu : cpus_) {
         x86::State state = cpu.vcpu->state();
@@ -562,7 +559,7 @@ std::optional<GuestPhys> PcMachine::translate(unsigned n, std::uint64_t linear) 
 
 std::vector<std::string> const& PcMachine::notes() const {
     static std::vector<std::string> const none;
-    return kernel_ ? kernel_->notes() : none;
+    return config_.kernel ? config_.kernel->notes() : none;
 }
 
 } // namespace vmm

@@ -59,7 +59,7 @@ struct PcConfig {
     };
     std::optional<DebugExit> debug_exit;
     bool testdev = false;
-    std::optional<firmware::KernelOptions> kernel;
+    std::optional<firmware::KernelLoader> kernel;
     std::array<std::uint8_t, 16> uuid{}; // -uuid, all zero: none
     // -rtc: what the real-time clock shows when the machine is made, and what moves it on.
     enum class RtcClock : std::uint8_t { host, monotonic, guest };
@@ -247,7 +247,6 @@ private:
     std::optional<dev::Piix4Pm> piix4_pm_;
     std::optional<dev::PciConfigPorts> pci_ports_;
 
-    std::optional<firmware::KernelLoader> kernel_;
     std::vector<Cpu> cpus_;
 };
 

@@ -75,7 +75,7 @@ TEST(LinuxBoot, boot_params_describe_the_machine_and_the_command_line) {
 TEST(LinuxBoot, the_initrd_lies_at_the_top_of_ram_below_initrd_addr_max) {
     BootFixture f(64);
     auto initrd = f.file("i", Bytes(5000, 0x5a));
-    auto entry = f.load({f.file("k", bz_image()), "", initrd}).value();
+    auto entry = f.load({f.file("k", bz_image()), "", initrd, false}).value();
     auto const bp = entry.gpr[boot_rsi];
     EXPECT_EQ(f.read<std::uint32_t>(bp + 0x218), 64 * MiB - 8192);
     EXPECT_EQ(f.read<std::uint32_t>(bp + 0x21c), 5000u);
@@ -83,7 +83,7 @@ TEST(LinuxBoot, the_initrd_lies_at_the_top_of_ram_below_initrd_addr_max) {
 
     auto image = bz_image();
     store_le(&image[0x22c], std::uint32_t(0x2ffffff));
-    entry = f.load({f.file("k", image), "", initrd}).value();
+    entry = f.load({f.file("k", image), "", initrd, false}).value();
     EXPECT_EQ(f.read<std::uint32_t>(entry.gpr[boot_rsi] + 0x218), 0x3000000u - 8192);
 }
 
@@ -122,7 +122,7 @@ TEST(LinuxBoot, too_little_ram_is_told_with_the_figures) {
                   "' needs 8 MiB of RAM at 0x1000000 and the guest has 4 MiB in all; give it more "
                   "memory (-m)");
     BootFixture g(32);
-    EXPECT_EQ(failure(g.load({g.file("k", bz_image()), "", g.file("i", Bytes(20 * MiB))})),
+    EXPECT_EQ(failure(g.load({g.file("k", bz_image()), "", g.file("i", Bytes(20 * MiB)), false})),
               "initrd '" + g.path("i") +
                   "' has 20971520 bytes but the guest has room for 15728640 (RAM 32 MiB, kernel and "
                   "tables taken off); give the guest more memory (-m)");
