@@ -28,25 +28,26 @@ std::string BusCall::describe() const {
 
 // --- recording
 
-std::uint64_t RecordingBus::mmio_read(GuestPhys a, unsigned size) {
-    std::uint64_t value = machine_.mmio_read(a, size);
-    record_.calls.push_back({.kind = Kind::mmio_read, .address = a, .size = size, .value = value});
+std::uint64_t RecordingBus::note(Kind kind, std::uint64_t address, unsigned size, std::uint64_t value) {
+    record_.calls.push_back({.kind = kind, .address = address, .size = size, .value = value});
     return value;
 }
 
+std::uint64_t RecordingBus::mmio_read(GuestPhys a, unsigned size) {
+    return note(Kind::mmio_read, a, size, machine_.mmio_read(a, size));
+}
+
 void RecordingBus::mmio_write(GuestPhys a, unsigned size, std::uint64_t value) {
-    record_.calls.push_back({.kind = Kind::mmio_write, .address = a, .size = size, .value = value});
+    note(Kind::mmio_write, a, size, value);
     machine_.mmio_write(a, size, value);
 }
 
 std::uint32_t RecordingBus::port_read(std::uint16_t port, unsigned size) {
-    std::uint32_t value = machine_.port_read(port, size);
-    record_.calls.push_back({.kind = Kind::port_read, .address = port, .size = size, .value = value});
-    return value;
+    return std::uint32_t(note(Kind::port_read, port, size, machine_.port_read(port, size)));
 }
 
 void RecordingBus::port_write(std::uint16_t port, unsigned size, std::uint32_t value) {
-    record_.calls.push_back({.kind = Kind::port_write, .address = port, .size = size, .value = value});
+    note(Kind::port_write, port, size, value);
     machine_.port_write(port, size, value);
 }
 
@@ -63,13 +64,11 @@ std::optional<std::uint8_t> RecordingBus::acknowledge_interrupt() {
 }
 
 std::uint8_t RecordingBus::task_priority() {
-    std::uint8_t value = machine_.task_priority();
-    record_.calls.push_back({.kind = Kind::task_priority, .value = value});
-    return value;
+    return std::uint8_t(note(Kind::task_priority, 0, 0, machine_.task_priority()));
 }
 
 void RecordingBus::set_task_priority(std::uint8_t cr8) {
-    record_.calls.push_back({.kind = Kind::set_task_priority, .value = cr8});
+    note(Kind::set_task_priority, 0, 0, cr8);
     machine_.set_task_priority(cr8);
 }
 
@@ -86,25 +85,17 @@ bool RecordingBus::apic_msr_write(std::uint32_t index, std::uint64_t value) {
     return done;
 }
 
-std::uint64_t RecordingBus::tsc() {
-    std::uint64_t value = machine_.tsc();
-    record_.calls.push_back({.kind = Kind::tsc, .value = value});
-    return value;
-}
+std::uint64_t RecordingBus::tsc() { return note(Kind::tsc, 0, 0, machine_.tsc()); }
 
 void RecordingBus::set_ferr(bool asserted) {
-    record_.calls.push_back({.kind = Kind::ferr, .value = asserted});
+    note(Kind::ferr, 0, 0, asserted);
     machine_.set_ferr(asserted);
 }
 
-std::uint64_t RecordingBus::random(unsigned size) {
-    std::uint64_t value = machine_.random(size);
-    record_.calls.push_back({.kind = Kind::random, .size = size, .value = value});
-    return value;
-}
+std::uint64_t RecordingBus::random(unsigned size) { return note(Kind::random, 0, size, machine_.random(size)); }
 
 void RecordingBus::set_smm(bool active) {
-    record_.calls.push_back({.kind = Kind::smm, .value = active});
+    note(Kind::smm, 0, 0, active);
     machine_.set_smm(active);
 }
 

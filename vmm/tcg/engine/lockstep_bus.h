@@ -64,6 +64,9 @@ public:
     std::uint64_t random(unsigned size) override;
 
 private:
+    // Adds to the record; `value` is what was told or heard, and comes back.
+    std::uint64_t note(BusCall::Kind kind, std::uint64_t address, unsigned size, std::uint64_t value);
+
     CpuBus& machine_;
     mutable BusRecord record_; // a question is worth a note too
 };

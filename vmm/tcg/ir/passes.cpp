@@ -6,6 +6,21 @@
 #include <vector>
 
 namespace vmm::tcg::ir {
+bool always_reads_flags(Opcode op) {
+    switch (op) {
+    case Opcode::adc:
+    case Opcode::sbb:
+    case Opcode::rcl:
+    case Opcode::rcr:
+    case Opcode::rmw_adc:
+    case Opcode::rmw_sbb:
+    case Opcode::setcc:
+    case Opcode::select_cc:
+    case Opcode::get_flags: return true;
+    default: return false;
+    }
+}
+
 namespace {
 
 ValueId* terminal_value(Terminal& terminal) {
@@ -22,21 +37,6 @@ bool has_effect(Inst const& inst) {
 bool is_vector(Opcode op) { return op == Opcode::vec || op == Opcode::vec_to_gpr || op == Opcode::gpr_to_vec; }
 
 // --- dead flags
-
-bool always_reads_flags(Opcode op) {
-    switch (op) {
-    case Opcode::adc:
-    case Opcode::sbb:
-    case Opcode::rcl:
-    case Opcode::rcr:
-    case Opcode::rmw_adc:
-    case Opcode::rmw_sbb:
-    case Opcode::setcc:
-    case Opcode::select_cc:
-    case Opcode::get_flags: return true;
-    default: return false;
-    }
-}
 
 // A shift whose masked count is known not to be 0 defines all flags.
 bool defines_all(Block const& block, Inst const& inst) {

@@ -1,6 +1,7 @@
 #include "vmm/tcg/x64/plan.h"
 
 #include "vmm/tcg/ir/op_info.h"
+#include "vmm/tcg/ir/passes.h"
 
 #include <algorithm>
 
@@ -46,21 +47,6 @@ bool keeps_some_flags(Block const& block, Inst const& inst) {
 }
 
 namespace {
-
-bool always_reads_flags(Opcode op) {
-    switch (op) {
-    case Opcode::adc:
-    case Opcode::sbb:
-    case Opcode::rcl:
-    case Opcode::rcr:
-    case Opcode::rmw_adc:
-    case Opcode::rmw_sbb:
-    case Opcode::setcc:
-    case Opcode::select_cc:
-    case Opcode::get_flags: return true;
-    default: return false;
-    }
-}
 
 class Planner {
 public:
@@ -290,7 +276,7 @@ private:
                 live = false;
             else if (n.sets_flags && live)
                 live = keeps_some_flags(block_, n);
-            if (always_reads_flags(n.op)) live = true;
+            if (ir::always_reads_flags(n.op)) live = true;
             if (n.op == Opcode::call)
                 live = live || !guest_.helper(std::uint16_t(n.imm)).pure;
             else if (may_fault(n))
