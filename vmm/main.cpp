@@ -6,6 +6,7 @@
 #include "vmm/program/process.h"
 #include "vmm/program/runner.h"
 
+#include <malloc.h>
 #include <sys/prctl.h>
 
 #include <cstdio>
@@ -16,6 +17,8 @@
 using namespace vmm;
 
 int main(int argc, char** argv) {
+    // A vCPU's thread allocates for each block it translates; a heap of its own would grow by a system call a page.
+    mallopt(M_ARENA_MAX, 1);
     std::string program = program_name(argc > 0 ? argv[0] : nullptr);
     Log log(program);
     if (argc == 2 && std::string_view(argv[1]) == "doctor") {

@@ -3,8 +3,8 @@
 #include "vmm/base/checked.h"
 
 #include <sys/mman.h>
+#include <sys/prctl.h>
 #include <sys/sysinfo.h>
-#include <unistd.h>
 
 #include <cerrno>
 
@@ -23,18 +23,16 @@ Result<std::unique_ptr<RamBlock>> RamBlock::create(std::string name, std::uint64
                                 name, size / MiB, total / MiB, free_now / MiB);
     };
     if (size > total + std::uint64_t(info.totalswap) * info.mem_unit) return cannot(ENOMEM);
-    UniqueFd fd(memfd_create(name.c_str(), MFD_CLOEXEC));
-    if (!fd) return cannot(errno);
-    if (ftruncate(fd.get(), off_t(size)) < 0) return cannot(errno);
-    void* host = mmap(nullptr, size, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_NORESERVE, fd.get(), 0);
+    void* host = mmap(nullptr, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
     if (host == MAP_FAILED) return cannot(errno);
     madvise(host, size, MADV_HUGEPAGE);
-    return std::unique_ptr<RamBlock>(
-        new RamBlock(std::move(name), std::move(fd), static_cast<std::uint8_t*>(host), size));
+    // For those who look at /proc/PID/maps; kernels without such names refuse it.
+    prctl(PR_SET_VMA, PR_SET_VMA_ANON_NAME, host, size, name.c_str());
+    return std::unique_ptr<RamBlock>(new RamBlock(std::move(name), static_cast<std::uint8_t*>(host), size));
 }
 
-RamBlock::RamBlock(std::string name, UniqueFd fd, std::uint8_t* host, std::uint64_t size)
-    : name_(std::move(name)), fd_(std::move(fd)), host_(host), size_(size),
+RamBlock::RamBlock(std::string name, std::uint8_t* host, std::uint64_t size)
+    : name_(std::move(name)), host_(host), size_(size),
       notes_(std::make_unique<std::atomic<std::uint8_t>[]>(size >> page_bits)) {}
 
 RamBlock::~RamBlock() { munmap(host_, size_); }

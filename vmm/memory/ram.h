@@ -1,7 +1,6 @@
 // RamBlock: a piece of guest RAM or ROM in host memory, with per-page notes for those who watch writes.
 #pragma once
 #include "vmm/base/result.h"
-#include "vmm/base/unique_fd.h"
 
 #include <atomic>
 #include <cstdint>
@@ -29,8 +28,8 @@ public:
     virtual void code_written(class RamBlock& block, std::uint64_t offset, std::uint64_t size) = 0;
 };
 
-// Memory is shared, backed by a memfd (so that it can be handed to other processes and sealed), zero-filled and
-// untouched until used. The mapping lives as long as the object; addresses are stable.
+// Memory is anonymous, zero-filled and untouched until used; the host may use huge pages for it, which it commonly does
+// not for memory that has a descriptor. The mapping lives as long as the object; addresses are stable.
 class RamBlock {
 public:
     // `name` is QEMU's ("pc.ram"), used in messages and snapshots. Size is rounded up to a page. Fails when the host
@@ -43,7 +42,6 @@ public:
     std::string const& name() const { return name_; }
     std::uint8_t* host() const { return host_; }
     std::uint64_t size() const { return size_; }
-    int fd() const { return fd_.get(); }
 
     std::atomic<std::uint8_t>& notes(std::uint64_t offset) const { return notes_[offset >> page_bits]; }
     void set_code_observer(CodeWriteObserver* observer) { observer_.store(observer, std::memory_order_release); }
@@ -64,9 +62,8 @@ public:
     bool test_and_clear_dirty(std::uint64_t offset);
 
 private:
-    RamBlock(std::string name, UniqueFd fd, std::uint8_t* host, std::uint64_t size);
+    RamBlock(std::string name, std::uint8_t* host, std::uint64_t size);
     std::string name_;
-    UniqueFd fd_;
     std::uint8_t* host_;
     std::uint64_t size_;
     std::unique_ptr<std::atomic<std::uint8_t>[]> notes_;

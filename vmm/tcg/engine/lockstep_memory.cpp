@@ -1,8 +1,12 @@
 #include "vmm/tcg/engine/lockstep_memory.h"
 
+#include "vmm/base/unique_fd.h"
+
+#include <fcntl.h>
 #include <unistd.h>
 
 #include <algorithm>
+#include <array>
 #include <cstring>
 
 namespace vmm::tcg {
@@ -43,18 +47,39 @@ Result<void> ShadowMemory::follow_map() {
     return {};
 }
 
+namespace {
+
+// Which pages of a block have been touched, as the kernel's page map has it; all, when there is none to read.
+class Touched {
+public:
+    explicit Touched(RamBlock const& block)
+        : first_(reinterpret_cast<std::uintptr_t>(block.host()) >> page_bits), file_(map_of_this_process()) {}
+    // Asked in rising order.
+    bool operator()(std::uint64_t page) {
+        if (page - from_ >= known_) fetch(page);
+        return known_ == 0 || words_[page - from_] >> 62; // bit 63: present, 62: swapped
+    }
+
+private:
+    static UniqueFd map_of_this_process() { return UniqueFd(open("/proc/self/pagemap", O_RDONLY | O_CLOEXEC)); }
+    void fetch(std::uint64_t page) {
+        ssize_t got = pread(file_.get(), words_.data(), sizeof words_, off_t((first_ + page) * sizeof words_[0]));
+        from_ = page;
+        known_ = got > 0 ? std::uint64_t(got) / sizeof words_[0] : 0;
+    }
+    std::uint64_t first_, from_ = 0, known_ = 0;
+    UniqueFd file_;
+    std::array<std::uint64_t, 512> words_{};
+};
+
+} // namespace
+
 // Visits the pages that either side has touched, until `visit` says false.
 void ShadowMemory::for_each_page(Twin const& twin, std::function<bool(std::uint64_t offset)> const& visit) {
-    for (int fd : {twin.original->fd(), twin.copy->fd()}) {
-        auto size = off_t(twin.original->size());
-        for (off_t at = 0; at < size;) {
-            off_t data = lseek(fd, at, SEEK_DATA);
-            if (data < 0) break; // nothing but holes from here on
-            off_t hole = std::min(size, lseek(fd, data, SEEK_HOLE));
-            if (hole <= data) break;
-            for (at = data; at < hole; at += page_size)
-                if (!visit(std::uint64_t(at))) return;
-        }
+    Touched original(*twin.original), copy(*twin.copy);
+    for (std::uint64_t page = 0; page < twin.original->size() >> page_bits; ++page) {
+        bool const in_original = original(page), in_copy = copy(page);
+        if ((in_original || in_copy) && !visit(page << page_bits)) return;
     }
 }
 
