@@ -112,12 +112,11 @@ struct Config {
     CpuConfig cpu;
     SmpConfig smp;
     std::uint64_t memory_bytes = 128ull << 20; // -m
-    std::string memory_path;                   // -mem-path; empty: anonymous
     bool memory_prealloc = false;
 
-    std::string kernel, initrd, append, dtb; // empty: not given
-    std::string bios;                        // empty: the machine's firmware, or none with a kernel
-    std::vector<std::string> data_dirs;      // -L, in order
+    std::string kernel, initrd, append; // empty: not given
+    std::string bios;                   // empty: the machine's firmware, or none with a kernel
+    std::vector<std::string> data_dirs; // -L, in order
     BootConfig boot;
     RtcConfig rtc;
 

@@ -52,8 +52,6 @@ Result<void> on_boot_file(Parse& parse, OptionRow const& row, std::string_view a
         config.initrd = argument, parse.initrd_given = true;
     else if (row.name == "append")
         config.append = argument, parse.append_given = true;
-    else if (row.name == "dtb")
-        config.dtb = argument;
     else
         config.bios = argument;
     return {};

@@ -13,13 +13,13 @@ DeviceInfo const* find_device(Offering const& offering, std::string_view name) {
         if (device.name == name || (!device.alias.empty() && device.alias == name)) return &device;
     return nullptr;
 }
+} // namespace
 
-bool is_missing(Offering const& offering, std::string_view name) {
-    return std::ranges::any_of(offering.missing_devices, [&](std::string const& known) {
+bool is_missing(std::vector<std::string> const& missing, std::string_view name) {
+    return std::ranges::any_of(missing, [&](std::string const& known) {
         return known.ends_with('-') ? name.starts_with(known) : name == known;
     });
 }
-} // namespace
 
 Result<void> on_device(Parse& parse, OptionRow const&, std::string_view argument) {
     Properties list = parse_list(argument, "driver");
@@ -28,7 +28,8 @@ Result<void> on_device(Parse& parse, OptionRow const&, std::string_view argument
     if (is_help(*driver)) return parse.print(device_help(parse.offering)), Result<void>();
     DeviceInfo const* info = find_device(parse.offering, *driver);
     if (!info) {
-        if (is_missing(parse.offering, *driver)) return parse.at(error("the '{}' device is not built yet", *driver));
+        if (is_missing(parse.offering.missing_devices, *driver))
+            return parse.at(error("the '{}' device is not built yet", *driver));
         std::vector<std::string_view> names;
         for (DeviceInfo const& device : parse.offering.devices) names.push_back(device.name);
         return parse.at(error("'{}' is not a valid device model name{}", *driver, did_you_mean(*driver, names)));

@@ -28,6 +28,23 @@ MachineInfo const* find_machine(Offering const& offering, std::string_view name)
     return nullptr;
 }
 
+bool has_property(MachineInfo const& machine, std::string_view name) {
+    return std::ranges::find(machine.properties, name, &PropertyInfo::name) != machine.properties.end();
+}
+
+Result<void> check_property(Offering const& offering, MachineInfo const& machine, std::string const& name,
+                            std::string const& value) {
+    if (has_property(machine, name)) return {};
+    auto const missing = std::ranges::find(offering.missing_machine_properties, name, &MissingProperty::name);
+    if (missing != offering.missing_machine_properties.end()) {
+        if (value == missing->accepted || value == "auto") return {};
+        return error("-machine {}={}: {} is not built yet", name, value, missing->feature);
+    }
+    std::vector<std::string_view> names;
+    for (PropertyInfo const& property : machine.properties) names.push_back(property.name);
+    return error("Property '{}-machine.{}' not found{}", machine.name, name, did_you_mean(name, names));
+}
+
 } // namespace
 
 Result<void> on_machine(Parse& parse, OptionRow const&, std::string_view argument) {
@@ -36,6 +53,8 @@ Result<void> on_machine(Parse& parse, OptionRow const&, std::string_view argumen
     if (type && is_help(*type)) return parse.print(machine_help(parse.offering)), Result<void>();
     if (type) {
         if (!find_machine(parse.offering, *type)) {
+            if (is_missing(parse.offering.missing_machines, *type))
+                return error("the machine '{}' is not built yet\nUse -machine help to list supported machines", *type);
             std::vector<std::string_view> names;
             for (MachineInfo const& machine : parse.offering.machines) names.push_back(machine.name);
             return error("unsupported machine type{}\nUse -machine help to list supported machines",
@@ -138,11 +157,6 @@ Result<void> on_memory(Parse& parse, OptionRow const&, std::string_view argument
     return {};
 }
 
-Result<void> on_mem_path(Parse& parse, OptionRow const&, std::string_view argument) {
-    parse.config.memory_path = argument;
-    return {};
-}
-
 Result<void> on_mem_prealloc(Parse& parse, OptionRow const&, std::string_view) {
     parse.config.memory_prealloc = true;
     return {};
@@ -202,11 +216,9 @@ Result<void> finish_machine(Parse& parse) {
     if (parse.machine_accel_given && parse.accel_given)
         return error("The -accel and \"-machine accel=\" options are incompatible");
     if (machine) {
-        std::vector<std::string_view> names;
-        for (PropertyInfo const& property : machine->properties) names.push_back(property.name);
-        for (auto const& [key, value] : config.machine.properties.items)
-            if (std::ranges::find(names, key) == names.end())
-                return error("Property '{}-machine.{}' not found{}", machine->name, key, did_you_mean(key, names));
+        auto& given = config.machine.properties.items;
+        for (auto const& [key, value] : given) TRY(check_property(parse.offering, *machine, key, value));
+        std::erase_if(given, [&](auto const& item) { return !has_property(*machine, item.first); });
     }
     if (parse.smp_given) config.smp = TRY(resolve_topology(parse, machine));
     constexpr std::uint64_t smallest = 2 * MiB; // below this there is no room for a loader, let alone a kernel

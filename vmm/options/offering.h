@@ -19,6 +19,12 @@ struct MachineInfo {
     std::vector<PropertyInfo> properties; // what -machine NAME,prop=… accepts
 };
 
+// A property that exists elsewhere. Here only `accepted` can be said of it, which is how things are.
+struct MissingProperty {
+    std::string name, accepted;
+    std::string feature; // "USB" in "USB is not built yet"
+};
+
 struct DeviceInfo {
     std::string name;
     std::string category; // one of device_categories
@@ -54,6 +60,9 @@ struct Offering {
     std::vector<DeviceInfo> devices;
     // Names of devices that exist elsewhere and do not here yet; "usb-" stands for all that begin so.
     std::vector<std::string> missing_devices;
+    // The same for machines, and what could be said of the ones that are here.
+    std::vector<std::string> missing_machines;
+    std::vector<MissingProperty> missing_machine_properties;
     // Memory and swap of the host: more than this for a guest cannot work. 0: unknown, unchecked.
     std::uint64_t host_memory_bytes = 0;
     BuiltFeatures built;

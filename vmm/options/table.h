@@ -49,6 +49,9 @@ OptionRow const* find_option(std::string_view name);
 // "-netdev: user networking is not built yet".
 Error not_built(OptionRow const& row, std::string_view what);
 
+// Whether `name` is on a list of things that exist elsewhere ("usb-" stands for all that begin so).
+bool is_missing(std::vector<std::string> const& missing, std::string_view name);
+
 // Handlers, by the file that holds them.
 #define VMM_OPTION_HANDLER(name) Result<void> name(Parse&, OptionRow const&, std::string_view)
 // handlers_machine.cpp
@@ -58,7 +61,6 @@ VMM_OPTION_HANDLER(on_enable_kvm);
 VMM_OPTION_HANDLER(on_cpu);
 VMM_OPTION_HANDLER(on_smp);
 VMM_OPTION_HANDLER(on_memory);
-VMM_OPTION_HANDLER(on_mem_path);
 VMM_OPTION_HANDLER(on_mem_prealloc);
 VMM_OPTION_HANDLER(on_machine_property_off);
 // handlers_boot.cpp

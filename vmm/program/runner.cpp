@@ -134,6 +134,9 @@ Result<void> Runner::make_machine() {
     apply_clock(pc);
     pc.uuid = uuid_bytes(config_.uuid);
     pc.ram_bytes = config_.memory_bytes;
+    pc.ram_prealloc = config_.memory_prealloc;
+    pc.ram_in_core_dumps = TRY(bool_of(config_.machine.properties, "dump-guest-core", true));
+    TRY(bool_of(config_.machine.properties, "mem-merge", true));
     pc.acpi = TRY(bool_of(config_.machine.properties, "acpi", true));
     pc.hpet = TRY(bool_of(config_.machine.properties, "hpet", true));
     pc.cpus = config_.smp.cpus;

@@ -4,6 +4,7 @@
 #include "firmware/smbios/smbios_tables.h"
 
 #include <malloc.h>
+#include <sys/mman.h>
 
 #include <algorithm>
 
@@ -52,6 +53,9 @@ void apply_boot_memory_types(x86::Mtrr& mtrr, std::uint64_t hole, unsigned physi
 
 Result<std::unique_ptr<PcMachine>> PcMachine::create(PcConfig config, Needs needs) {
     auto ram = TRY(RamBlock::create("pc.ram", config.ram_bytes));
+    if (config.ram_prealloc && madvise(ram->host(), ram->size(), MADV_POPULATE_WRITE) != 0)
+        return error_from_errno(errno, "cannot preallocate guest memory 'pc.ram' of {} MiB", ram->size() / MiB);
+    if (!config.ram_in_core_dumps) madvise(ram->host(), ram->size(), MADV_DONTDUMP);
     std::unique_ptr<PcMachine> machine(new PcMachine(std::move(config), std::move(needs), std::move(ram)));
     TRY(machine->make_cpus());
     TRY(machine->reset());

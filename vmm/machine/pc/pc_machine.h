@@ -60,6 +60,8 @@ struct PcConfig {
     std::optional<DebugExit> debug_exit;
     bool testdev = false;
     std::optional<firmware::KernelLoader> kernel;
+    bool ram_prealloc = false;           // -mem-prealloc: the host's pages are taken at the start
+    bool ram_in_core_dumps = true;       // -machine dump-guest-core=
     std::array<std::uint8_t, 16> uuid{}; // -uuid, all zero: none
     // -rtc: what the real-time clock shows when the machine is made, and what moves it on.
     enum class RtcClock : std::uint8_t { host, monotonic, guest };
