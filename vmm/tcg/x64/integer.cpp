@@ -264,7 +264,8 @@ void Emitter::emit_lea(std::uint32_t i) {
     auto type = at_least_32(n.type);
     std::int64_t disp = n.imm, base_imm;
     ValueId base = n.a;
-    if (base != none && is_immediate(base, n.type, base_imm)) disp += base_imm, base = none;
+    if (base != none && is_immediate(base, n.type, base_imm))
+        disp = std::int64_t(std::uint64_t(disp) + std::uint64_t(base_imm)), base = none;
     if (type == Type::i32) disp = std::int32_t(disp);
     int a = base == none ? -1 : reg_of(base), b = n.b == none ? -1 : reg_of(n.b);
     bool far = disp != std::int32_t(disp);
