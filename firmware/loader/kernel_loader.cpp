@@ -10,6 +10,7 @@
 
 #include <sys/stat.h>
 
+#include <algorithm>
 #include <cstring>
 #include <string_view>
 
@@ -70,7 +71,10 @@ KernelLoader::KernelLoader(KernelOptions options, FileSource kernel)
 Result<KernelLoader> KernelLoader::create(KernelOptions options) {
     FileSource kernel = TRY(FileSource::open(options.kernel, "could not open kernel file", check_kernel_head));
     KernelLoader loader(std::move(options), std::move(kernel));
-    Bytes const file = TRY(loader.kernel_.read());
+    // A bzImage says what it is in its head, and the rest is read when it is loaded.
+    Bytes file(std::size_t(std::min<std::uint64_t>(loader.kernel_.size(), FileSource::head_size)));
+    TRY(loader.kernel_.read_at(0, file));
+    if (!is_linux_image(file)) file = TRY(loader.kernel_.read());
     Format const format = TRY(detect(file, loader.kernel_.path()));
     if (format == Format::multiboot1 || format == Format::multiboot2)
         TRY(loader.open_modules());
