@@ -132,14 +132,20 @@ private:
             inst.aux = 0;
         }
         if (auto base = constant(inst.a); base && inst.b == none) return become(inst, *base + std::uint64_t(inst.imm));
-        // lea of lea: one of the two must have its index place free.
         Inst const& inner = block_.insts[inst.a];
+        if (inner.op == Opcode::pc && inst.type == Type::i64 && inst.b == none) return fold_pc(inst, inner);
+        // lea of lea: one of the two must have its index place free.
         if (inner.op != Opcode::lea || inner.type != inst.type) return;
         if (inst.b != none && inner.b != none) return;
         std::uint64_t const displacement = std::uint64_t(inst.imm) + std::uint64_t(inner.imm);
         if (inst.b == none) inst.b = inner.b, inst.aux = inner.aux;
         inst.a = inner.a;
         inst.imm = sign_extend(inst.type, displacement);
+    }
+
+    static void fold_pc(Inst& inst, Inst const& inner) {
+        std::int64_t const offset = inner.imm + inst.imm;
+        if (offset == std::int32_t(offset)) inst = {.op = Opcode::pc, .type = Type::i64, .imm = offset};
     }
 
     Block& block_;

@@ -164,7 +164,7 @@ void Emitter::emit_get(std::uint32_t i) {
 }
 
 void Emitter::emit_put(std::uint32_t i) {
-    if (plan_.values[root(inst(i).a)].put_at == i) return;
+    if (plan_.values[root(inst(i).a)].put_at == i || plan_.values[i].dead) return;
     std::int8_t pin = plan_.values[i].pin;
     if (pin >= 0)
         put_pinned(i, unsigned(pin));

@@ -131,6 +131,7 @@ private:
     void evict(int r); // its value goes elsewhere, the register is free
     std::int32_t take_frame();
     void forget_register(int r); // r is about to change: the flag recipe may need it
+    void lose_addend();
     void forget_slot(std::int64_t offset, unsigned size);
     void drop_recipe();
     void release_operands(std::uint32_t i);
@@ -272,6 +273,7 @@ private:
     AccessGroups const& groups_;
     AccessGroup const* group_ = nullptr; // whose check is behind us
     bool addend_held_ = false;           // r15 holds its addend
+    bool addend_saved_ = false;          // frame::group does
     bool second_copy_ = false;           // loads and stores are calls
     // Places: buffers_.now.
     std::vector<Value>& values_;

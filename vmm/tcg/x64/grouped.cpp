@@ -29,10 +29,9 @@ void Emitter::emit_group(AccessGroup const& g) {
     Address a = address_of(inst(g.first).a);
     reserve_temps();
     Fixup miss = check_range(a, g.low, g.high, g.write);
-    as_.mov(qword[rsp + frame::group], r15);
     Allocation const* checked = &remember_places();
     group_ = &g;
-    addend_held_ = true;
+    addend_held_ = true, addend_saved_ = false;
     for (std::uint32_t i = g.first; i <= g.last; ++i) emit(i);
     group_ = nullptr;
     addend_held_ = false;

@@ -46,6 +46,7 @@ GroupFinder::Symbol GroupFinder::symbol_of(std::uint32_t i) {
     auto constant = [&](ValueId v) { return v != none && inst(v).op == Opcode::constant; };
     switch (n.op) {
     case Opcode::get: return content(n, fresh);
+    case Opcode::pc: return {pc_origin, n.imm};
     case Opcode::lea: return lea(n, fresh);
     case Opcode::add: return constant(n.b) ? moved(symbols_[n.a], std::uint64_t(inst(n.b).imm)) : fresh;
     case Opcode::sub:

@@ -35,9 +35,10 @@ public:
 private:
     // What is known of an i64: the same unknown as all others of this origin, plus a constant.
     struct Symbol {
-        std::uint32_t origin;
+        std::uint32_t origin; // an instruction, or
         std::int64_t offset;
     };
+    static constexpr std::uint32_t pc_origin = no_index; // ... where the block's page begins
     // A slot of the context whose content has a symbol.
     struct Slot {
         std::int64_t at;

@@ -89,10 +89,13 @@ bool Emitter::begin_access(std::uint32_t i) {
     return true;
 }
 
-// r14 and r15 become free; called with the address's registers known.
+// r14 and r15 become free, or r15 stays the addend instruction cur_ uses; called with the address's registers known.
 void Emitter::reserve_temps() {
     take(host::r14);
-    take(host::r15);
+    if (addend_held_ && in_group(cur_))
+        lock(host::r15);
+    else
+        take(host::r15);
 }
 
 // r15 := what to add to guest addresses in [a + low, a + high); through r14. On a miss, jumps.
@@ -219,7 +222,7 @@ void Emitter::emit_load(std::uint32_t i) {
         if (flags_saved) restore_rflags();
         return;
     }
-    bool narrow = t < Type::i32, merge = narrow && p >= 0;
+    bool narrow = t < Type::i32, merge = narrow && p >= 0 && !plan_.values[i].wide;
     auto read = [=, this](Xbyak::Address const& from) {
         if (merge)
             as_.mov(as_.reg(t, d), from);

@@ -59,6 +59,7 @@ public:
     void run() {
         plan_.values.assign(count(), {});
         find_uses();
+        find_dead_puts();
         fold_addresses();
         place_gets();
         place_puts();
@@ -86,6 +87,10 @@ private:
         if (n.op == Opcode::trunc) return value(n.a).root;
         if (n.op == Opcode::zext && n.type == Type::i64 && Type(n.aux) == Type::i32 && zero_extended(n.a))
             return value(n.a).root;
+        if (n.op == Opcode::zext && n.type >= Type::i32 && inst(n.a).op == Opcode::load && inst(n.a).type < Type::i32) {
+            value(n.a).wide = true;
+            return n.a;
+        }
         if (n.op == Opcode::get) return n.type >= Type::v128 ? forwarded_vector(i) : forwarded(i);
         return ValueId(i);
     }
@@ -154,6 +159,25 @@ private:
         if (auto* t = std::get_if<Indirect>(&block_.terminal)) use(t->target, count());
     }
 
+    // Puts to general registers in the context before others to the same, with nothing between that looks.
+    void find_dead_puts() {
+        std::uint32_t overwritten = 0; // bit per register
+        for (std::uint32_t i = count(); i-- > 0;) {
+            Inst const& n = inst(i);
+            if (n.op == Opcode::call || may_fault(n)) overwritten = 0;
+            if (!is_slot_op(n) || n.type > Type::i64 || value(ValueId(i)).root != i) continue;
+            std::size_t const r = register_of(n.imm, size_of(n.type));
+            if (r == max_slots) continue;
+            ValuePlan& v = value(ValueId(i));
+            if (n.op == Opcode::get)
+                overwritten &= ~(1u << r);
+            else if (overwritten >> r & 1)
+                v.dead = true;
+            else if (n.type == Type::i64)
+                overwritten |= 1u << r;
+        }
+    }
+
     // Nothing writes slot `get` names between it and `until`.
     bool stable(std::uint32_t get, std::uint32_t until) {
         for (std::uint32_t k = get + 1; k < std::min(until, count()); ++k)
@@ -212,6 +236,7 @@ private:
         Type t = inst(root).type;
         if (put.imm != std::int64_t(pins_.pin[unsigned(value(ValueId(&put - block_.insts.data())).pin)].offset))
             return false; // AH and the like
+        if (value(root).wide) return put.type == Type::i64;
         if (put.type == Type::i64) return t == Type::i64 || (t == Type::i32 && zero_extended(root) && put.a != root);
         if (t != put.type || t == Type::i32) return false;
         // Bytes and words: only what the host does in place.

@@ -50,6 +50,8 @@ struct ValuePlan {
     // A get that needs no copy; a put whose slot keeps the value until that is used last.
     bool in_place = false;
     bool folded = false; // a lea that is computed anew at each use
+    bool dead = false;   // a put that nothing sees before the next one
+    bool wide = false;   // a load of a byte or word that is wanted with zeros above
     // While the plan is made.
     bool used_otherwise = false;            // not only as an address
     std::uint32_t next_resident = no_index; // of the same pinned register

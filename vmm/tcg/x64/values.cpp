@@ -32,8 +32,17 @@ std::int32_t Emitter::take_frame() {
 }
 
 void Emitter::forget_register(int r) {
-    if (r == host::r15) addend_held_ = false;
+    if (r == host::r15) lose_addend();
     if (flags_.recipe.uses(r)) drop_recipe();
+}
+
+// r15 is about to change: accesses to come find the group's addend in the frame.
+void Emitter::lose_addend() {
+    if (addend_held_ && !addend_saved_ && group_ && cur_ <= group_->last) {
+        as_.mov(frame_at(Type::i64, frame::group), r15);
+        addend_saved_ = true;
+    }
+    addend_held_ = false;
 }
 
 void Emitter::forget_slot(std::int64_t offset, unsigned size) {

@@ -72,7 +72,8 @@ bool lift_movnti(Lifter& l) {
 
 bool lift_lea(Lifter& l) {
     if (!l.is_memory(1)) return l.undefined();
-    l.write(0, l.b.trunc(l.type(0), l.effective_address(1)));
+    bool const shortened = l.type(0) == Type::i32 && l.d.address_bytes() == 8;
+    l.write(0, shortened ? l.address_sum(1, Type::i32) : l.b.trunc(l.type(0), l.effective_address(1)));
     return true;
 }
 

@@ -53,8 +53,11 @@ void Lifter::put_gpr(unsigned number, ValueId v) {
 ValueId Lifter::effective_address(unsigned i) { return effective_address(i, 0, none); }
 
 ValueId Lifter::effective_address(unsigned i, std::int64_t displacement, ValueId byte_index) {
+    return b.zext(Type::i64, address_sum(i, ir::int_type(d.address_bytes()), displacement, byte_index));
+}
+
+ValueId Lifter::address_sum(unsigned i, Type t, std::int64_t displacement, ValueId byte_index) {
     auto const& mem = operand(i).mem;
-    Type const t = ir::int_type(d.address_bytes());
     displacement += mem.disp.value;
     ValueId base = none, index = none;
     if (mem.base == ZYDIS_REGISTER_RIP || mem.base == ZYDIS_REGISTER_EIP)
@@ -67,7 +70,7 @@ ValueId Lifter::effective_address(unsigned i, std::int64_t displacement, ValueId
     if (base == none) base = constant(0, t);
     if (index != none || displacement) base = b.lea(t, base, index, shift, displacement);
     if (byte_index != none) base = b.lea(t, base, b.trunc(t, byte_index), 0, 0);
-    return b.zext(Type::i64, base);
+    return base;
 }
 
 std::uint8_t Lifter::base_hint(unsigned i) const {

@@ -64,6 +64,8 @@ public:
     // --- memory operands
     // Offset part, address-size wide, zero-extended to i64.
     ValueId effective_address(unsigned i);
+    // The same modulo the width of t, which is no wider than addresses are.
+    ValueId address_sum(unsigned i, Type t, std::int64_t displacement = 0, ValueId byte_index = none);
     // Linear address of memory operand i, plus `displacement`, checked for an access of `bytes` where segments matter.
     // A helper (may fault) in non-flat modes.
     ValueId address(unsigned i, unsigned bytes, bool write, std::int64_t displacement = 0);
