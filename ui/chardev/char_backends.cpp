@@ -24,6 +24,10 @@ Result<Opened> open_socket(CharConfig const& config, CharBackends::Needs const& 
         needs.log.message("", fmt::format("{}: info: waiting for connection on: {}", config.origin, address));
     };
     waiting.give_up = [&] { return needs.terminal.ending(); };
+    waiting.retrying = [&log = needs.log, seconds = config.reconnect_seconds,
+                        name = config.origin.empty() ? config.id : config.origin](std::string const& why) {
+        log.warn("{}: {}; trying again every {} s", name, why, seconds);
+    };
     auto socket = TRY(SocketStream::create(needs.loop, config, waiting));
     std::string name = socket->describe();
     return Opened{std::move(socket), name};

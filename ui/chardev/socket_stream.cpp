@@ -5,6 +5,7 @@
 #include <netinet/in.h>
 #include <netinet/tcp.h>
 #include <sys/socket.h>
+#include <sys/timerfd.h>
 #include <sys/un.h>
 #include <unistd.h>
 
@@ -26,7 +27,8 @@ SocketStream::SocketStream(EventLoop& loop, CharConfig const& config)
 
 SocketStream::~SocketStream() {
     *alive_ = false;
-    if (listener_) loop_.unwatch(listener_.get());
+    for (UniqueFd const* watched : {&listener_, &connecting_, &retry_})
+        if (*watched) loop_.unwatch(watched->get());
     if (bound_path_) unlink(config_.path.c_str());
 }
 
@@ -37,14 +39,14 @@ Result<UniqueFd> SocketStream::open_unix() {
         return error("UNIX socket path '{}' is too long\nPath must be less than {} bytes", config_.path,
                      sizeof address.sun_path);
     std::memcpy(address.sun_path, config_.path.data(), config_.path.size());
-    UniqueFd fd(socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0));
-    if (!fd) return error_from_errno(errno, "Failed to create Unix socket");
     auto const* generic = reinterpret_cast<sockaddr const*>(&address);
     if (!config_.server) {
-        if (connect(fd.get(), generic, sizeof address) < 0)
-            return error_from_errno(errno, "Failed to connect to '{}'", config_.path);
-        return fd;
+        auto connection = start_connecting(AF_UNIX, 0, generic, sizeof address);
+        if (!connection) return error("Failed to connect to '{}': {}", config_.path, connection.error().message());
+        return connection;
     }
+    UniqueFd fd(socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0));
+    if (!fd) return error_from_errno(errno, "Failed to create Unix socket");
     unlink(config_.path.c_str()); // left behind by an earlier run
     if (bind(fd.get(), generic, sizeof address) < 0)
         return error_from_errno(errno, "Failed to bind socket to {}", config_.path);
@@ -64,15 +66,17 @@ Result<UniqueFd> SocketStream::open_tcp() {
     std::unique_ptr<addrinfo, void (*)(addrinfo*)> owner(list, freeaddrinfo);
     int last_errno = 0;
     for (addrinfo* item = list; item; item = item->ai_next) {
+        if (!config_.server) {
+            auto connection = start_connecting(item->ai_family, item->ai_protocol, item->ai_addr, item->ai_addrlen);
+            if (connection) return connection;
+            last_errno = connection.error().errno_value();
+            continue;
+        }
         UniqueFd fd(socket(item->ai_family, item->ai_socktype | SOCK_CLOEXEC, item->ai_protocol));
         int on = 1;
         if (!fd) continue;
-        if (config_.server) {
-            setsockopt(fd.get(), SOL_SOCKET, SO_REUSEADDR, &on, sizeof on);
-            if (bind(fd.get(), item->ai_addr, item->ai_addrlen) == 0 && listen(fd.get(), 1) == 0) return fd;
-        } else if (connect(fd.get(), item->ai_addr, item->ai_addrlen) == 0) {
-            return fd;
-        }
+        setsockopt(fd.get(), SOL_SOCKET, SO_REUSEADDR, &on, sizeof on);
+        if (bind(fd.get(), item->ai_addr, item->ai_addrlen) == 0 && listen(fd.get(), 1) == 0) return fd;
         last_errno = errno;
     }
     return error_from_errno(last_errno, "Failed to {} '{}:{}'",
@@ -80,8 +84,56 @@ Result<UniqueFd> SocketStream::open_tcp() {
                             config_.host.empty() ? "localhost" : config_.host, config_.port);
 }
 
+// A connected socket; with reconnect one that may still be on its way.
+Result<UniqueFd> SocketStream::start_connecting(int family, int protocol, sockaddr const* address,
+                                                socklen_t size) const {
+    int const blocking = config_.reconnect_seconds != 0 ? SOCK_NONBLOCK : 0;
+    UniqueFd fd(socket(family, SOCK_STREAM | SOCK_CLOEXEC | blocking, protocol));
+    if (!fd || (connect(fd.get(), address, size) < 0 && errno != EINPROGRESS)) {
+        int const why = errno;
+        return Error(std::strerror(why), why);
+    }
+    return fd;
+}
+
+void SocketStream::try_to_connect() {
+    auto fd = config_.kind == CharKind::unix_ ? open_unix() : open_tcp();
+    if (!fd) return retry_later(fd.error().message());
+    connecting_ = std::move(*fd);
+    loop_.watch(connecting_.get(), Ready::write, [this](Ready) { connection_decided(); });
+}
+
+void SocketStream::connection_decided() {
+    int why = 0;
+    socklen_t size = sizeof why;
+    getsockopt(connecting_.get(), SOL_SOCKET, SO_ERROR, &why, &size);
+    loop_.unwatch(connecting_.get());
+    UniqueFd socket = std::move(connecting_);
+    if (why != 0) return retry_later(fmt::format("Failed to connect: {}", std::strerror(why)));
+    fcntl(socket.get(), F_SETFL, fcntl(socket.get(), F_GETFL) & ~O_NONBLOCK);
+    failure_told_ = false;
+    serve(std::move(socket));
+}
+
+void SocketStream::retry_later(std::string const& why) {
+    if (!std::exchange(failure_told_, true) && retrying_) retrying_(why);
+    itimerspec const when{.it_interval = {}, .it_value = {.tv_sec = time_t(config_.reconnect_seconds), .tv_nsec = 0}};
+    retry_ = UniqueFd(timerfd_create(CLOCK_MONOTONIC, TFD_CLOEXEC | TFD_NONBLOCK));
+    if (!retry_ || timerfd_settime(retry_.get(), 0, &when, nullptr) < 0) return;
+    loop_.watch(retry_.get(), Ready::read, [this](Ready) {
+        loop_.unwatch(retry_.get());
+        retry_.reset();
+        try_to_connect();
+    });
+}
+
 Result<std::unique_ptr<SocketStream>> SocketStream::create(EventLoop& loop, CharConfig const& config, Waiting waiting) {
     std::unique_ptr<SocketStream> stream(new SocketStream(loop, config));
+    if (config.reconnect_seconds != 0) {
+        stream->retrying_ = std::move(waiting.retrying);
+        stream->try_to_connect();
+        return stream;
+    }
     auto fd = config.kind == CharKind::unix_ ? stream->open_unix() : stream->open_tcp();
     if (!fd) return fd.error();
     if (!config.server) {
@@ -145,6 +197,7 @@ void SocketStream::disconnect() {
     if (listener_) loop_.watch(listener_.get(), Ready::read, [this](Ready) { accept_client(); });
     if (frontend_) frontend_->event(CharEvent::closed);
     if (frontend_) frontend_->writable();
+    if (config_.reconnect_seconds != 0) retry_later("the other side has closed the connection");
 }
 
 bool SocketStream::deliver_decoded() {

@@ -6,6 +6,8 @@
 #include "ui/chardev/telnet.h"
 #include "vmm/options/char_config.h"
 
+#include <sys/socket.h>
+
 #include <memory>
 #include <string>
 
@@ -18,8 +20,10 @@ public:
     struct Waiting {
         std::function<void(std::string const&)> announce; // gets describe()
         std::function<bool()> give_up;                    // asked after each event: the user wants to leave
+        std::function<void(std::string const&)> retrying; // with reconnect: why it failed, when it did not before
     };
-    // Binds or connects. With server and wait it runs the loop until a client has come.
+    // Binds or connects. With server and wait it runs the loop until a client has come; with reconnect it returns at
+    // once and connects from the loop, again and again. (Names are resolved on the spot each time.)
     static Result<std::unique_ptr<SocketStream>> create(EventLoop& loop, CharConfig const& config, Waiting waiting);
     ~SocketStream() override;
 
@@ -39,6 +43,10 @@ private:
     Result<void> open();
     Result<UniqueFd> open_unix();
     Result<UniqueFd> open_tcp();
+    Result<UniqueFd> start_connecting(int family, int protocol, sockaddr const* address, socklen_t size) const;
+    void try_to_connect();
+    void connection_decided();
+    void retry_later(std::string const& why);
     void accept_client();
     void serve(UniqueFd socket);
     void disconnect();
@@ -50,6 +58,10 @@ private:
     UniqueFd listener_;
     bool bound_path_ = false; // the unix socket's file is ours to remove
     bool connected_ = false;
+    std::function<void(std::string const&)> retrying_;
+    UniqueFd connecting_; // reconnect: the connection in the making
+    UniqueFd retry_;      // reconnect: a timerfd, for a time that does not stop with the guest
+    bool failure_told_ = false;
     TelnetFilter telnet_;
     std::vector<std::uint8_t> decoded_; // telnet data not yet taken by the front end
     CharFrontend* frontend_ = nullptr;

@@ -29,6 +29,7 @@ struct CharConfig {
     bool wait = true;                   // server: start only once somebody has connected
     bool telnet = false;                // tcp
     bool nodelay = false;               // tcp
+    unsigned reconnect_seconds = 0;     // unix, tcp client: try again after so long; 0: never
     std::string path;                   // file, pipe, unix_
     std::string host;                   // tcp, udp; empty: all addresses (server), localhost (client)
     std::string port;                   // tcp, udp; a number or a service name

@@ -27,11 +27,19 @@ Result<void> set_socket_options(CharConfig& config, Properties const& list) {
     if (TRY(bool_of(list, "telnet", config.telnet))) config.telnet = true;
     if (list.has("wait") && !config.server)
         return error("'wait' option is incompatible with socket in client connect mode");
+    if (std::string const* text = list.find("reconnect")) {
+        constexpr std::uint64_t most = 24 * 60 * 60;
+        std::uint64_t const seconds = TRY(parse_number("reconnect", *text));
+        if (seconds > most) return error("reconnect must be at most {} seconds", most);
+        if (seconds != 0 && config.server)
+            return error("'reconnect' option is incompatible with socket in server listen mode");
+        config.reconnect_seconds = unsigned(seconds);
+    }
     return {};
 }
 // The options after a socket's address.
 Result<void> check_socket_keys(Properties const& list) {
-    return check_known(list, {"server", "wait", "delay", "nodelay", "telnet", "ipv4", "ipv6"});
+    return check_known(list, {"server", "wait", "delay", "nodelay", "telnet", "ipv4", "ipv6", "reconnect"});
 }
 
 // HOST:PORT, either of which may be empty; a host with colons in brackets.
@@ -149,7 +157,7 @@ Result<CharConfig> parse_chardev(std::string_view argument) {
         config.append = TRY(bool_of(list, "append", false));
     } else if (*driver == "socket") {
         TRY(check_known(list, {"backend", "id", "mux", "path", "host", "port", "server", "wait", "delay", "nodelay",
-                               "telnet", "ipv4", "ipv6"}));
+                               "telnet", "ipv4", "ipv6", "reconnect"}));
         std::string const* port = list.find("port");
         if (!path && !port) return error("chardev: socket: needs path=FILE, or host=NAME,port=NUMBER");
         config.kind = path ? CharKind::unix_ : CharKind::tcp;

@@ -218,14 +218,50 @@ TEST(SocketStream, a_server_with_wait_returns_when_a_client_has_come_or_the_user
                                                 address = text;
                                                 client = std::thread([&] { close(connect_unix(config.path)); });
                                             },
-                                        .give_up = {}});
+                                        .give_up = {},
+                                        .retrying = {}});
     client.join();
     EXPECT_TRUE(stream.ok());
     EXPECT_EQ(address, "disconnected:unix:" + config.path + ",server=on");
     config.path += "2";
     loop->post([] {});
-    auto none = SocketStream::create(*loop, config, {.announce = {}, .give_up = [] { return true; }});
+    auto none = SocketStream::create(*loop, config, {.announce = {}, .give_up = [] { return true; }, .retrying = {}});
     EXPECT_FALSE(none.ok());
+}
+
+TEST(SocketStream, with_reconnect_a_client_comes_when_the_server_does_and_again_after_it_has_gone) {
+    auto loop = EventLoop::create().value();
+    TempDir dir;
+    CharConfig config;
+    config.kind = CharKind::unix_;
+    config.path = dir.path + "/s";
+    config.reconnect_seconds = 1;
+    std::vector<std::string> told;
+    auto stream = SocketStream::create(
+                      *loop, config,
+                      {.announce = {}, .give_up = {}, .retrying = [&](std::string const& why) { told.push_back(why); }})
+                      .value();
+    FakeFrontend front;
+    stream->set_frontend(&front);
+    EXPECT_EQ(told, std::vector{"Failed to connect to '" + config.path + "': No such file or directory"});
+    CharConfig server = config;
+    server.server = true;
+    server.wait = false;
+    server.reconnect_seconds = 0;
+    for (int round = 0; round < 2; ++round) {
+        front.events.clear();
+        auto other = SocketStream::create(*loop, server, {}).value();
+        FakeFrontend other_front;
+        other->set_frontend(&other_front);
+        run_until(*loop, [&] { return front.saw(CharEvent::opened) && other_front.saw(CharEvent::opened); });
+        EXPECT_EQ(other->write(bytes_of("hi")), 2u);
+        run_until(*loop, [&] { return front.received.ends_with("hi"); });
+        EXPECT_EQ(stream->write(bytes_of("ok")), 2u);
+        run_until(*loop, [&] { return other_front.received == "ok"; });
+        other.reset();
+        run_until(*loop, [&] { return front.saw(CharEvent::closed); });
+        EXPECT_EQ(told.size(), std::size_t(round + 2)) << "each loss is told once";
+    }
 }
 
 TEST(SocketStream, a_refused_connection_says_where) {
