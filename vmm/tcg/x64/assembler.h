@@ -16,6 +16,12 @@ namespace host {
 enum : int { rax, rcx, rdx, rbx, rsp, rbp, rsi, rdi, r8, r9, r10, r11, r12, r13, r14, r15, count };
 }
 
+// Code made once and copied often: encoding it anew costs ten times as much.
+struct Snippet {
+    std::uint8_t const* code = nullptr; // in the writable view
+    std::size_t bytes = 0;
+};
+
 // A place in the code whose rel32 field is filled in later.
 struct Fixup {
     std::uint8_t* field = nullptr; // in the writable view
@@ -47,14 +53,16 @@ public:
 
     std::uint8_t const* executable(void const* in_writable) const { return cache_.executable(in_writable); }
     std::uint8_t* here() { return const_cast<std::uint8_t*>(getCurr()); }
+    void copy(Snippet const& s) {
+        setSize(getSize() + s.bytes); // throws when that is too much
+        __builtin_memcpy(here() - s.bytes, s.code, s.bytes);
+    }
     Fixup jump_if(ir::Cond cc) {
-        db(0x0f), db(0x80 + int(cc)), dd(0);
+        std::uint8_t const code[6] = {0x0f, std::uint8_t(0x80 + int(cc))};
+        copy({code, sizeof code});
         return {here() - 4};
     }
-    Fixup jump() {
-        db(0xe9), dd(0);
-        return {here() - 4};
-    }
+    Fixup jump() { return jump_by(0xe9); }
     static void bind(Fixup f, std::uint8_t const* to) {
         std::int32_t rel = std::int32_t(to - (f.field + 4));
         __builtin_memcpy(f.field, &rel, 4);
@@ -62,10 +70,7 @@ public:
     void bind(Fixup f) { bind(f, here()); }
     void jump_to(std::uint8_t const* to) { bind(jump(), to); }
     void jump_if_to(ir::Cond cc, std::uint8_t const* to) { bind(jump_if(cc), to); }
-    void call_to(std::uint8_t const* to) {
-        db(0xe8), dd(0);
-        bind({here() - 4}, to);
-    }
+    void call_to(std::uint8_t const* to) { bind(jump_by(0xe8), to); }
     // Calls a C++ function through rax, or directly when it is near.
     void call_function(void const* function) {
         mov(rax, reinterpret_cast<std::uint64_t>(function));
@@ -101,6 +106,11 @@ public:
     void vector_store(unsigned bytes, Rm to, int xmm_index);
 
 private:
+    Fixup jump_by(std::uint8_t opcode) {
+        std::uint8_t const code[5] = {opcode};
+        copy({code, sizeof code});
+        return {here() - 4};
+    }
     void modrm(int reg_field, Rm rm);
     CodeCache& cache_;
 };

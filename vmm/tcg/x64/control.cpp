@@ -135,10 +135,7 @@ void Emitter::emit_far_edge(std::int32_t target, std::optional<Cond> when) {
 // To the guest address in r14, the condition codes being stored.
 void Emitter::emit_address_jump() {
     if (block_.alone) return as_.jump_to(thunks_.leave_indirect);
-    as_.cmp(dword[CONTEXT(exit_request)], 0);
-    Fixup asked = as_.jump_if(Cond::ne);
-    emit_address_lookup(as_, thunks_.look_further);
-    as_.bind(asked, thunks_.leave_indirect_exit);
+    thunks_.copy_address_jump();
 }
 
 } // namespace vmm::tcg::x64

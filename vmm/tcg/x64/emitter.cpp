@@ -38,8 +38,7 @@ void Emitter::run() {
         if (n.op == Opcode::call) thunks_.helper(std::uint16_t(n.imm));
     as_.align(16);
     out_.indirect = as_.here();
-    as_.lea(r15, ptr[r14 - block_.start]);
-    as_.mov(qword[rbp + int(offsetof(EngineContext, pc_base))], r15);
+    thunks_.copy_entry(block_.start);
     out_.code = as_.here();
     out_.start = block_.start;
     out_.guest_bytes = block_.guest_bytes;

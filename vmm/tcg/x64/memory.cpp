@@ -12,11 +12,6 @@ namespace vmm::tcg::x64 {
 using namespace ir;
 using namespace Xbyak::util;
 
-#define CONTEXT(field) rbp + int(offsetof(EngineContext, field))
-
-static_assert(sizeof(TlbEntry) == 16 && offsetof(TlbBank, read) == 0);
-constexpr int slot_mask = int(TlbBank::entries - 1) << 4;
-
 bool Emitter::emit_memory(std::uint32_t i) {
     switch (inst(i).op) {
     case Opcode::load: return emit_load(i), true;
@@ -100,21 +95,15 @@ void Emitter::reserve_temps() {
 
 // r15 := what to add to guest addresses in [a + low, a + high); through r14. On a miss, jumps.
 Fixup Emitter::check_range(Address const& a, std::int32_t low, std::int32_t high, bool write) {
-    int table = write ? int(offsetof(TlbBank, write)) : 0;
     if (a.base >= 0 && a.index < 0 && a.disp + low == 0) {
         as_.rorx(r15d, as_.r32(a.base), 8);
     } else {
         load_address(host::r15, a, low);
         as_.rorx(r15d, r15d, 8);
     }
-    as_.and_(r15d, slot_mask);
-    as_.add(r15, qword[CONTEXT(bank)]);
+    thunks_.copy_slot();
     load_address(host::r14, a, high - 1);
-    as_.and_(r14, -4096);
-    as_.cmp(r14, qword[r15 + table]);
-    Fixup miss = as_.jump_if(Cond::ne);
-    as_.mov(r15, qword[r15 + (table + 8)]);
-    return miss;
+    return thunks_.copy_check(write);
 }
 
 // The host address of instruction i's access at a, through r14 and r15; on a miss, jumps. `held`: r15 has the addend of

@@ -43,6 +43,60 @@ void Thunks::emit() {
     emit_enter();
     emit_restore_flags();
     emit_slow_paths();
+    emit_snippets();
+}
+
+template <class F> Snippet Thunks::snippet(F make) {
+    std::uint8_t const* at = start();
+    make(at);
+    return {at, std::size_t(as_.here() - at)};
+}
+
+static_assert(sizeof(TlbEntry) == 16 && offsetof(TlbBank, read) == 0 && offsetof(TlbEntry, addend) == 8);
+
+void Thunks::emit_snippets() {
+    entry_ = snippet([&](std::uint8_t const* at) {
+        as_.lea(r15, ptr[r14 + 0x12345678]); // 32 bits of displacement
+        entry_start_ = std::size_t(as_.here() - at) - 4;
+        as_.mov(qword[CONTEXT(pc_base)], r15);
+    });
+    slot_ = snippet([&](auto) {
+        as_.and_(r15d, int(TlbBank::entries - 1) << 4);
+        as_.add(r15, qword[CONTEXT(bank)]);
+    });
+    for (bool write : {false, true})
+        check_[write] = snippet([&](std::uint8_t const* at) {
+            int const table = write ? int(offsetof(TlbBank, write)) : 0;
+            as_.and_(r14, -4096);
+            as_.cmp(r14, qword[r15 + table]);
+            check_miss_[write] = std::size_t(as_.jump_if(Cond::ne).field - at);
+            as_.mov(r15, qword[r15 + (table + 8)]);
+        });
+    address_jump_ = snippet([&](std::uint8_t const* at) {
+        as_.cmp(dword[CONTEXT(exit_request)], 0);
+        jump_exit_ = std::size_t(as_.jump_if(Cond::ne).field - at);
+        jump_miss_ = std::size_t(emit_address_lookup(as_).field - at);
+    });
+}
+
+void Thunks::copy_entry(std::int32_t first) {
+    std::uint8_t* at = as_.here();
+    as_.copy(entry_);
+    std::int32_t const back = -first;
+    __builtin_memcpy(at + entry_start_, &back, sizeof back);
+}
+
+Fixup Thunks::copy_check(bool write) {
+    std::uint8_t* at = as_.here();
+    as_.copy(check_[write]);
+    return {at + check_miss_[write]};
+}
+
+void Thunks::copy_address_jump() {
+    std::uint8_t* at = as_.here();
+    as_.copy(address_jump_);
+    as_.bind({at + jump_exit_}, leave_indirect_exit);
+    as_.bind({at + jump_miss_}, look_further);
 }
 
 void Thunks::store_pins(bool all) {
@@ -172,15 +226,16 @@ void Thunks::emit_leave_with_flags(std::uint8_t const* stored) {
     as_.jump_to(stored);
 }
 
-void emit_address_lookup(Assembler& as, std::uint8_t const* miss) {
+Fixup emit_address_lookup(Assembler& as) {
     as.rorx(r15d, r14d, 28);
     as.rorx(r11d, r14d, 8);
     as.xor_(r15d, r11d);
     as.and_(r15d, int(AddressCache::entries - 1) << 4);
     as.add(r15, qword[CONTEXT(address_cache)]);
     as.cmp(qword[r15], r14);
-    as.bind(as.jump_if(Cond::ne), miss);
+    Fixup const miss = as.jump_if(Cond::ne);
     as.jmp(qword[r15 + 8]);
+    return miss;
 }
 
 void Thunks::emit_dispatch() {
@@ -193,7 +248,7 @@ void Thunks::emit_dispatch() {
     as_.bind(as_.jump_if(Cond::e), leave_dispatch);
     as_.mov(r14, reinterpret_cast<std::uint64_t>(guest_.pc));
     as_.mov(r14, qword[r14]);
-    emit_address_lookup(as_, look_further);
+    as_.bind(emit_address_lookup(as_), look_further);
 }
 
 // Each lazy form is turned back into the operands of an instruction that sets the flags.

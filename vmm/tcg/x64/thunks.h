@@ -20,8 +20,8 @@ struct Leave {
 };
 
 // Jumps to the code for the guest address in r14 when it is in the first place of its pair in the context's address
-// cache; else to `miss` (in the writable view), the place being in r15. The condition codes are in memory.
-void emit_address_lookup(Assembler& as, std::uint8_t const* miss);
+// cache; else as the result tells, the place being in r15. The condition codes are in memory.
+Fixup emit_address_lookup(Assembler& as);
 
 // Calling convention inside generated code: rbp = context; pinned guest registers in their places; r11, r14, r15 are
 // scratch. Slow paths keep every register but those they name, vector registers only in their *_x form.
@@ -39,6 +39,16 @@ public:
 
     // Emits all but helpers. Positions are in the writable view.
     void emit();
+
+    // --- what many blocks contain
+    // How a block is entered with its guest address in r14, `start` being its in-page offset.
+    void copy_entry(std::int32_t start);
+    // r15 := the place in the bank's read table for the page r15d has been made from by a rotation to the right by 8.
+    void copy_slot() { as_.copy(slot_); }
+    // The TLB entry r15 is compared with the page of the last byte, r14. r15 := addend; jumps on a miss.
+    Fixup copy_check(bool write);
+    // To the guest address in r14, see emit_address_lookup; looks for exit requests.
+    void copy_address_jump();
     // The thunk calling helper `id`, made now if there is none: arguments r14, r15, r11, result r14. Helpers that may
     // fault leave ZF clear when a fault is pending.
     std::uint8_t const* helper(std::uint16_t id);
@@ -89,6 +99,8 @@ private:
     void emit_leave();
     void emit_dispatch();
     void emit_restore_flags();
+    void emit_snippets();
+    template <class F> Snippet snippet(F make);
     void emit_leave_with_flags(std::uint8_t const* stored);
     enum class SlowKind { plain, value, access }; // value: r15 is a result; access: r15 is an ExitWord
     std::uint8_t const* emit_slow(void const* function, bool keep_vectors, SlowKind kind);
@@ -101,6 +113,11 @@ private:
     std::uint8_t const* start();
 
     std::uint8_t const* leave_access = nullptr; // from an access with a fault: r15 = ExitWord, at a call's depth
+    Snippet entry_, slot_, address_jump_;
+    std::array<Snippet, 2> check_; // reads, writes
+    // Where fields lie in them.
+    std::array<std::size_t, 2> check_miss_{};
+    std::size_t entry_start_ = 0, jump_exit_ = 0, jump_miss_ = 0;
     Assembler& as_;
     Pins const& pins_;
     EngineContext& context_;
