@@ -34,6 +34,8 @@ class TscSource {
 public:
     virtual ~TscSource() = default;
     virtual std::uint64_t tsc_now() const = 0;
+    // Ticks in a second of virtual time.
+    virtual std::uint64_t tsc_hz() const = 0;
     // The first virtual time at which the counter is `tsc` or more; TimerQueue::never when out of reach.
     virtual Nanoseconds when(std::uint64_t tsc) const = 0;
 };

@@ -9,6 +9,7 @@ namespace vmm::dev {
 template <class V> void fields(V& v, PcTestdev::State& s) {
     v.field("latch", s.latch);
     v.field("byte", s.byte);
+    v.field("flushes", s.flushes);
     for (unsigned i = 0; i < PcTestdev::irq_lines; ++i) v.field("level" + std::to_string(i), s.levels[i]);
     v.field("scratch", s.scratch);
 }
@@ -48,6 +49,7 @@ void PcTestdev::reset() {
     std::ranges::fill(state_.levels, false);
     std::ranges::fill(state_.scratch, 0);
     state_.byte = 0;
+    state_.flushes = 0;
     for (unsigned i = 0; i < irq_lines; ++i) drive(i);
 }
 
@@ -58,6 +60,7 @@ Result<void> PcTestdev::load(StateReader& from) {
     if (loaded.scratch.size() != scratch_size) return error("the test device's scratch memory has another size");
     state_.latch = loaded.latch;
     state_.byte = loaded.byte;
+    state_.flushes = loaded.flushes;
     state_.levels = loaded.levels;
     std::ranges::copy(loaded.scratch, state_.scratch.begin()); // in place: the regions refer to it
     for (unsigned i = 0; i < irq_lines; ++i) drive(i);

@@ -20,6 +20,7 @@ public:
     struct State {
         std::array<std::uint8_t, 4> latch{};
         std::uint8_t byte = 0;
+        std::uint32_t flushes = 0;
         std::array<bool, irq_lines> levels{};
         std::vector<std::uint8_t> scratch = std::vector<std::uint8_t>(scratch_size);
     };
@@ -29,7 +30,8 @@ public:
 
     // latch_port, 4 bytes: what was written, byte by byte, in 1, 2 or 4 byte accesses.
     IoHandler& latch() { return latch_; }
-    // flush_port, 4 bytes: takes an address whose translation an emulator might have cached; nothing to do here.
+    // flush_port, 4 bytes: takes an address whose translation an emulator might have cached; nothing to do here. A read
+    // tells how many writes there were, modulo 2^32.
     IoHandler& flush() { return flush_; }
     // byte_port, 1 byte.
     IoHandler& byte() { return byte_; }
@@ -43,6 +45,8 @@ public:
     static constexpr AccessRules irq_rules{.max_impl = 1};
     static constexpr AccessRules scratch_rules{.max_impl = 1};
 
+    // Writes to flush_port that came another way.
+    void flushed(std::uint64_t times) { state_.flushes += std::uint32_t(times); }
     void reset() override;
     void save(StateWriter& to) const override;
     Result<void> load(StateReader& from) override;
@@ -55,9 +59,11 @@ private:
         void write(std::uint64_t offset, unsigned size, std::uint64_t value) override;
         std::span<std::uint8_t> bytes;
     };
-    struct Sink final : IoHandler {
-        std::uint64_t read(std::uint64_t, unsigned) override { return 0; }
-        void write(std::uint64_t, unsigned, std::uint64_t) override {}
+    struct Flushes final : IoHandler {
+        explicit Flushes(PcTestdev& to) : device(to) {}
+        std::uint64_t read(std::uint64_t, unsigned) override { return device.state_.flushes; }
+        void write(std::uint64_t, unsigned, std::uint64_t) override { device.flushed(1); }
+        PcTestdev& device;
     };
     struct Irqs final : IoHandler {
         explicit Irqs(PcTestdev& to) : device(to) {}
@@ -70,7 +76,7 @@ private:
     std::array<IrqLine*, irq_lines> lines_{};
     State state_;
     Bytes latch_{state_.latch}, byte_{{&state_.byte, 1}}, scratch_{state_.scratch};
-    Sink flush_;
+    Flushes flush_{*this};
     Irqs irqs_{*this};
 };
 

@@ -27,6 +27,7 @@ struct FakeTsc final : dev::TscSource {
     FakeClock& clock;
     explicit FakeTsc(FakeClock& c) : clock(c) {}
     std::uint64_t tsc_now() const override { return std::uint64_t(clock.now()) * 2; }
+    std::uint64_t tsc_hz() const override { return 2'000'000'000; }
     Nanoseconds when(std::uint64_t tsc) const override {
         return tsc > std::uint64_t(INT64_MAX) ? TimerQueue::never : Nanoseconds(tsc / 2 + tsc % 2);
     }

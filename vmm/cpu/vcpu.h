@@ -6,6 +6,7 @@
 #include <cstdint>
 #include <optional>
 #include <string>
+#include <vector>
 
 namespace vmm {
 
@@ -43,6 +44,13 @@ public:
     virtual x86::State state() const = 0;
     // Takes over a whole state; forgets every cached translation.
     virtual void set_state(x86::State const& state) = 0;
+    // What only an engine of the same kind understands, beyond state(): that of a guest within the guest. Empty: nothing
+    // of it is in use. Set after set_state(). Errors: the host refuses; this engine cannot go on from it.
+    virtual Result<std::vector<std::uint8_t>> own_state() const { return std::vector<std::uint8_t>(); }
+    virtual Result<void> set_own_state(std::vector<std::uint8_t> const& bytes) {
+        if (bytes.empty()) return {};
+        return error("the guest runs guests of its own, which only KVM can go on with");
+    }
     // Power-on reset (SDM vol. 3 table 10-1). `bsp`: bootstrap processor; others wait for SIPI.
     virtual void reset(bool bsp) = 0;
 

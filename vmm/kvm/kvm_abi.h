@@ -51,6 +51,15 @@ public:
 private:
     std::vector<std::uint64_t> bytes_;
 };
+// KVM_GET_NESTED_STATE's: the head says how long all of it is.
+class NestedState {
+public:
+    explicit NestedState(std::size_t size) : words_((size + 7) / 8) { head()->size = std::uint32_t(size); }
+    kvm_nested_state* head() { return reinterpret_cast<kvm_nested_state*>(words_.data()); }
+
+private:
+    std::vector<std::uint64_t> words_;
+};
 using CpuidList = List<Head8, kvm_cpuid_entry2>;
 using MsrBatch = List<Head8, kvm_msr_entry>;
 using MsrList = List<Head4, std::uint32_t>;

@@ -42,23 +42,6 @@ public:
     }
     void unmap(void* address, std::size_t size) override { ::munmap(address, size); }
     void kick(int thread_id) override { syscall(SYS_tgkill, getpid(), thread_id, kick_signal); }
-    int run_kicked(int vcpu_fd) override {
-        sigset_t kicks, before;
-        sigemptyset(&kicks), sigaddset(&kicks, kick_signal);
-        pthread_sigmask(SIG_BLOCK, &kicks, &before);
-        kick(gettid());
-        abi::SignalMask mask;
-        int result = ioctl(vcpu_fd, abi::set_signal_mask, reinterpret_cast<std::uintptr_t>(&mask));
-        if (result >= 0) {
-            result = ioctl(vcpu_fd, KVM_RUN, 0);
-            int restored = ioctl(vcpu_fd, abi::set_signal_mask, 0);
-            if (restored < 0) result = restored;
-        }
-        timespec const now{};
-        sigtimedwait(&kicks, nullptr, &now);
-        pthread_sigmask(SIG_SETMASK, &before, nullptr);
-        return result;
-    }
     // A CPU runs its timers in the order of their ends, so one of ours that ends has seen all earlier ones out. It sits
     // where the thread that starts it runs.
     void let_timers_run() override {
@@ -80,6 +63,24 @@ public:
 } // namespace
 
 std::unique_ptr<KvmApi> make_system_kvm_api() { return std::make_unique<SystemKvmApi>(); }
+
+int KvmApi::run_kicked(int vcpu_fd) {
+    sigset_t kicks, before;
+    sigemptyset(&kicks), sigaddset(&kicks, kick_signal);
+    pthread_sigmask(SIG_BLOCK, &kicks, &before);
+    kick(gettid());
+    abi::SignalMask mask;
+    int result = ioctl(vcpu_fd, abi::set_signal_mask, &mask);
+    if (result >= 0) {
+        result = ioctl(vcpu_fd, KVM_RUN, std::uintptr_t(0));
+        int restored = ioctl(vcpu_fd, abi::set_signal_mask, std::uintptr_t(0));
+        if (restored < 0) result = restored;
+    }
+    timespec const now{};
+    sigtimedwait(&kicks, nullptr, &now);
+    pthread_sigmask(SIG_SETMASK, &before, nullptr);
+    return result;
+}
 
 Error kvm_error(char const* call, int result) { return error_from_errno(-result, "KVM failed: {}", call); }
 

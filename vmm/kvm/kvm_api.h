@@ -23,7 +23,7 @@ public:
     virtual void kick(int thread_id) = 0;
     // KVM_RUN that ends before the first guest instruction because a kick waits, but after the kernel has done what it
     // does at an entry: what became due is in registers and the local APIC then. -EINTR when all went well.
-    virtual int run_kicked(int vcpu_fd) = 0;
+    int run_kicked(int vcpu_fd);
     // Returns once every kernel timer that was due has gone off, on whichever host CPU it sits.
     virtual void let_timers_run() = 0;
 

@@ -16,7 +16,7 @@ namespace {
 // Where Intel's KVM keeps a task state segment and page table of its own for real mode: three pages and one, below the
 // firmware area (KVM API, KVM_SET_TSS_ADDR).
 constexpr std::uint64_t identity_map_address = 0xfeffc000, tss_address = 0xfeffd000;
-constexpr unsigned max_cpuid_entries = 1024, max_msrs = 4096;
+constexpr unsigned max_cpuid_entries = 1024, max_msrs = 4096, max_nested_state = 1 << 20;
 
 struct Needed {
     unsigned capability;
@@ -77,6 +77,7 @@ Result<void> KvmMachine::probe() {
     caps_.tsc_offset = number(KVM_CAP_VCPU_ATTRIBUTES);
     caps_.debug_blocks_irqs = number(KVM_CAP_SET_GUEST_DEBUG2) & KVM_GUESTDBG_BLOCKIRQ;
     caps_.mce_banks = number(KVM_CAP_MCE);
+    caps_.nested_state_bytes = std::min(number(KVM_CAP_NESTED_STATE), max_nested_state);
     int size = api_.ioctl(device_.get(), KVM_GET_VCPU_MMAP_SIZE, std::uintptr_t(0));
     if (size < int(sizeof(kvm_run))) return kvm_error("KVM_GET_VCPU_MMAP_SIZE", size < 0 ? size : -EINVAL);
     run_size_ = std::size_t(size);
@@ -323,8 +324,8 @@ Result<void> KvmMachine::set_kvmclock(std::uint64_t value) {
     return {};
 }
 
-Result<void> KvmMachine::add_coalesced_zone(GuestPhys address, std::uint32_t size, bool port) {
-    if (!caps_.coalesced_page || (port && !caps_.coalesced_pio)) return {};
+Result<bool> KvmMachine::add_coalesced_zone(GuestPhys address, std::uint32_t size, bool port) {
+    if (!caps_.coalesced_page || (port && !caps_.coalesced_pio)) return false;
     kvm_coalesced_mmio_zone zone{};
     zone.addr = address;
     zone.size = size;
@@ -332,7 +333,7 @@ Result<void> KvmMachine::add_coalesced_zone(GuestPhys address, std::uint32_t siz
     int result = api_.ioctl(vm_.get(), KVM_REGISTER_COALESCED_MMIO, &zone);
     if (result < 0) return kvm_error("KVM_REGISTER_COALESCED_MMIO", result);
     coalesced_zones_.store(true, std::memory_order_release);
-    return {};
+    return true;
 }
 
 } // namespace vmm::kvm

@@ -49,6 +49,7 @@ struct KvmCaps {
     bool tsc_offset = false; // a vCPU's TSC offset can be read and written
     bool debug_blocks_irqs = false;
     unsigned mce_banks = 0;
+    unsigned nested_state_bytes = 0; // largest state of guests within the guest; 0: not told
 };
 
 // A vCPU as the gate sees it.
@@ -110,7 +111,8 @@ public:
     Result<void> set_kvmclock(std::uint64_t value);
 
     // Lets the kernel collect guest writes to this range; vCPUs hand them to the bus, in order, before anything else.
-    Result<void> add_coalesced_zone(GuestPhys address, std::uint32_t size, bool port);
+    // False: this host's KVM does not.
+    Result<bool> add_coalesced_zone(GuestPhys address, std::uint32_t size, bool port);
     bool has_coalesced_zones() const { return coalesced_zones_.load(std::memory_order_acquire); }
     std::mutex& coalesced_mutex() { return coalesced_; } // taken before the device lock
 

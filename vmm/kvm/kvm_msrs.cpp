@@ -1,6 +1,8 @@
 // The MSRs of the architectural state.
 #include "vmm/kvm/kvm_state.h"
 
+#include <asm/kvm_para.h>
+
 namespace vmm::kvm {
 
 namespace {
@@ -26,6 +28,13 @@ constexpr StateMsr rows[] = {
     {msr::mcg_status, &x86::State::mcg_status},
     {msr::mcg_ctl, &x86::State::mcg_ctl},
     {smbase_msr, &x86::State::smbase},
+    {MSR_KVM_WALL_CLOCK_NEW, &x86::State::kvm_wall_clock},
+    {MSR_KVM_SYSTEM_TIME_NEW, &x86::State::kvm_system_time},
+    {MSR_KVM_ASYNC_PF_INT, &x86::State::kvm_async_pf_vector}, // before the one that wants it set
+    {MSR_KVM_ASYNC_PF_EN, &x86::State::kvm_async_pf},
+    {MSR_KVM_STEAL_TIME, &x86::State::kvm_steal_time},
+    {MSR_KVM_PV_EOI_EN, &x86::State::kvm_end_of_interrupt},
+    {MSR_KVM_POLL_CONTROL, &x86::State::kvm_poll_control},
 };
 
 constexpr std::uint32_t fixed_mtrrs[] = {0x250, 0x258, 0x259, 0x268, 0x269, 0x26a, 0x26b, 0x26c, 0x26d, 0x26e, 0x26f};

@@ -581,6 +581,31 @@ void KvmVcpu::set_kernel_state(x86::State const& s) {
     needs_completion_ = false;
 }
 
+Result<std::vector<std::uint8_t>> KvmVcpu::own_state() const {
+    unsigned room = machine_.caps().nested_state_bytes;
+    if (room < sizeof(kvm_nested_state)) return std::vector<std::uint8_t>();
+    abi::NestedState state(room);
+    if (int result = call(KVM_GET_NESTED_STATE, state.head()); result < 0)
+        return kvm_error("KVM_GET_NESTED_STATE", result);
+    kvm_nested_state const& head = *state.head();
+    bool off = head.format == KVM_STATE_NESTED_FORMAT_VMX ? head.hdr.vmx.vmxon_pa == ~0ull : !head.flags;
+    if (off) return std::vector<std::uint8_t>();
+    auto const* bytes = reinterpret_cast<std::uint8_t const*>(state.head());
+    return std::vector<std::uint8_t>(bytes, bytes + std::min(head.size, room));
+}
+
+Result<void> KvmVcpu::set_own_state(std::vector<std::uint8_t> const& bytes) {
+    if (bytes.empty()) return {}; // as reset() left it
+    if (bytes.size() > machine_.caps().nested_state_bytes || bytes.size() < sizeof(kvm_nested_state))
+        return error("the guest runs guests of its own, and this host's KVM does not take their state over");
+    abi::NestedState state(bytes.size());
+    std::memcpy(state.head(), bytes.data(), bytes.size());
+    state.head()->size = std::uint32_t(bytes.size());
+    if (int result = call(KVM_SET_NESTED_STATE, state.head()); result < 0)
+        return kvm_error("KVM_SET_NESTED_STATE", result);
+    return {};
+}
+
 void KvmVcpu::reset(bool bsp) { set_state(x86::reset_state(config_.model.signature(), bsp)); }
 
 std::optional<std::uint64_t> KvmVcpu::translate(std::uint64_t linear) {

@@ -56,6 +56,9 @@ public:
     bool has_work() const override;
     x86::State state() const override;
     void set_state(x86::State const& state) override;
+    // KVM_GET_NESTED_STATE, while a guest of the guest exists or VMX or SVM is on.
+    Result<std::vector<std::uint8_t>> own_state() const override;
+    Result<void> set_own_state(std::vector<std::uint8_t> const& bytes) override;
     void reset(bool bsp) override;
     std::optional<std::uint64_t> translate(std::uint64_t linear) override;
     std::string error_text() const override { return error_; }
@@ -81,6 +84,8 @@ public:
     Result<TimeStamp> time_stamp() const;
     Result<void> set_time_stamp(std::uint64_t counter);
     Result<void> set_time_stamp_offset(std::uint64_t offset);
+    // Its rate.
+    std::uint64_t tsc_hz() const { return tsc_hz_; }
     // Times the guest came out to userspace.
     std::uint64_t exits() const { return exits_; }
     int fd() const { return vcpu_.get(); }

@@ -142,6 +142,25 @@ CASE(time_never_goes_back) {
         }
 }
 
+// Against the ACPI timer, which is virtual time. What comes between makes a window look fast, never slow: a host that
+// is late, and a move to a KVM whose counter cannot be set back by the time that the move took.
+CASE(the_time_stamp_counter_keeps_its_rate) {
+    constexpr unsigned windows = 400;
+    static uint64_t rates[windows];
+    uint64_t lowest = ~0ull;
+    for (uint64_t& rate : rates) {
+        uint64_t start_tsc = rdtsc();
+        uint32_t from = pm_timer(), passed = 0;
+        while ((passed = (pm_timer() - from) & 0xffffff) < 3579545 / 2000) {
+        } // 0.5 ms
+        rate = (rdtsc() - start_tsc) * 1000 / passed;
+        if (rate < lowest) lowest = rate;
+    }
+    unsigned same = 0;
+    for (uint64_t rate : rates) same += rate < lowest + lowest / 4;
+    CHECK(same > windows / 2);
+}
+
 CASE(a_chain_of_halts) {
     start();
     apic_write(APIC_LVT_TIMER, 0x53);

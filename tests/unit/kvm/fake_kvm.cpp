@@ -18,6 +18,7 @@ FakeKvm::FakeKvm() {
                     {KVM_CAP_NR_MEMSLOTS, 64},
                     {KVM_CAP_DIRTY_LOG_RING, 65536 * 16},
                     {KVM_CAP_MCE, 32},
+                    {KVM_CAP_NESTED_STATE, 4096},
                     {KVM_CAP_MAX_VCPUS, 8}};
 }
 
@@ -99,6 +100,18 @@ int FakeKvm::transfer_msrs(abi::Head8* head, bool set) {
     return int(head->count);
 }
 
+int FakeKvm::get_nested(kvm_nested_state& head) const {
+    std::uint32_t room = head.size;
+    if (nested_state.empty()) {
+        head.flags = 0, head.format = KVM_STATE_NESTED_FORMAT_SVM, head.size = sizeof head;
+        return 0;
+    }
+    head.size = std::uint32_t(nested_state.size());
+    if (room < nested_state.size()) return -E2BIG;
+    std::copy(nested_state.begin(), nested_state.end(), reinterpret_cast<std::uint8_t*>(&head));
+    return 0;
+}
+
 int FakeKvm::set_region(kvm_userspace_memory_region const& region) {
     if ((region.guest_phys_addr | region.memory_size | region.userspace_addr) & 0xfff) return -EINVAL;
     if (region.memory_size == 0) return slots.erase(region.slot) ? 0 : -EINVAL;
@@ -162,6 +175,12 @@ int FakeKvm::answer(unsigned long request, std::uintptr_t argument) {
     case KVM_GET_LAPIC:
         if (on_get_lapic) on_get_lapic(*reinterpret_cast<kvm_lapic_state*>(argument));
         return 0;
+    case KVM_GET_NESTED_STATE: return get_nested(*reinterpret_cast<kvm_nested_state*>(argument));
+    case KVM_SET_NESTED_STATE: {
+        auto* bytes = reinterpret_cast<std::uint8_t*>(argument);
+        nested_state.assign(bytes, bytes + reinterpret_cast<kvm_nested_state*>(argument)->size);
+        return 0;
+    }
     case KVM_TRANSLATE: {
         auto* t = reinterpret_cast<kvm_translation*>(argument);
         t->physical_address = t->linear_address, t->valid = 1;

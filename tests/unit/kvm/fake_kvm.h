@@ -24,7 +24,6 @@ public:
     void* map(int fd, std::size_t size, std::size_t offset, int& error) override;
     void unmap(void* address, std::size_t size) override;
     void kick(int thread_id) override;
-    int run_kicked(int fd) override { return ioctl(fd, KVM_RUN, 0); } // the script is to answer -EINTR
     void let_timers_run() override { ++timer_waits; }
 
     // The n-th call from now on (1: the next; open and map count) returns -`error`. 0: none.
@@ -49,7 +48,8 @@ public:
     kvm_run* run = nullptr;
     std::vector<std::uint8_t>& blob(unsigned get_number) { return blobs_[get_number]; }
     std::map<std::uint32_t, std::uint64_t> msrs;
-    std::vector<kvm_cpuid_entry2> cpuid; // what KVM_SET_CPUID2 got
+    std::vector<std::uint8_t> nested_state; // what KVM_SET_NESTED_STATE got and KVM_GET_NESTED_STATE answers
+    std::vector<kvm_cpuid_entry2> cpuid;    // what KVM_SET_CPUID2 got
     static constexpr std::size_t run_bytes = 3 * 4096;
     static constexpr unsigned coalesced_page = 2;
 
@@ -59,6 +59,7 @@ private:
     int supported_cpuid(abi::Head8* head) const;
     int msr_list(abi::Head4* head) const;
     int transfer_msrs(abi::Head8* head, bool set);
+    int get_nested(kvm_nested_state& head) const;
     int set_region(kvm_userspace_memory_region const& region);
     int get_or_set(unsigned long request, std::uintptr_t argument);
     int next_fd();

@@ -68,6 +68,32 @@ TEST_F(RealKvm, state_comes_back_as_it_was_set) {
     for (unsigned i = 0; i < x86::tr; ++i) EXPECT_EQ(back.seg[i].attributes, s.seg[i].attributes) << i;
 }
 
+// What KVM keeps for a guest that knows it, and the machine check banks with an event of theirs under way.
+TEST_F(RealKvm, paravirtual_registers_and_machine_checks_come_back_as_they_were_set) {
+    x86::State s = m.flat64();
+    s.kvm_system_time = data_base | 1, s.kvm_wall_clock = data_base + 0x100;
+    s.kvm_steal_time = data_base + 0x201, s.kvm_poll_control = 0; // steal time: bit 0 enables
+    s.mcg_status = 5, s.mcg_ctl = ~0ull;
+    for (unsigned bank = 0; bank < 10; ++bank) {
+        s.mc_banks[4 * bank] = ~0ull;
+        s.mc_banks[4 * bank + 1] = 0xb200000000000000 | bank;
+        s.mc_banks[4 * bank + 2] = 0x1000 * bank;
+        s.mc_banks[4 * bank + 3] = bank;
+    }
+    s.event_pending = true, s.event_vector = 18;
+    m.kvm->set_state(s);
+    ASSERT_EQ(m.kvm->error_text(), "");
+    x86::State back = m.kvm->state();
+    EXPECT_EQ(back.kvm_system_time, s.kvm_system_time);
+    EXPECT_EQ(back.kvm_wall_clock, s.kvm_wall_clock);
+    EXPECT_EQ(back.kvm_poll_control, s.kvm_poll_control);
+    EXPECT_EQ(back.mcg_status, s.mcg_status);
+    EXPECT_EQ(back.mcg_ctl, s.mcg_ctl);
+    EXPECT_EQ(back.mc_banks, s.mc_banks);
+    EXPECT_TRUE(back.event_pending);
+    EXPECT_EQ(back.event_vector, 18);
+}
+
 TEST_F(RealKvm, a_hundred_thousand_random_port_and_mmio_accesses_carry_their_values) {
     constexpr std::uint64_t rounds = 25'000, device = 0x20000000;
     struct Program : Xbyak::CodeGenerator {

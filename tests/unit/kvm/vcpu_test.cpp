@@ -283,4 +283,31 @@ TEST_F(KvmVcpuTest, settling_with_a_timer_that_ends_around_the_entry_enters_agai
     EXPECT_EQ(fake.timer_waits, 1u);
 }
 
+TEST_F(KvmVcpuTest, a_guest_within_the_guest_goes_to_another_vcpu_byte_by_byte) {
+    ASSERT_TRUE(start());
+    EXPECT_TRUE(vcpu->own_state().value().empty()) << "none is running";
+    std::vector<std::uint8_t> bytes(sizeof(kvm_nested_state) + 1000, 0x5a);
+    kvm_nested_state head{};
+    head.flags = KVM_STATE_NESTED_GUEST_MODE, head.format = KVM_STATE_NESTED_FORMAT_VMX;
+    head.size = std::uint32_t(bytes.size());
+    head.hdr.vmx.vmxon_pa = 0x1000;
+    std::memcpy(bytes.data(), &head, sizeof head);
+    fake.nested_state = bytes;
+    std::vector<std::uint8_t> own = vcpu->own_state().value();
+    EXPECT_EQ(own, bytes);
+    fake.nested_state.clear();
+    ASSERT_TRUE(vcpu->set_own_state(own));
+    EXPECT_EQ(fake.nested_state, bytes);
+}
+
+TEST_F(KvmVcpuTest, a_kvm_without_nested_state_refuses_a_guest_within_the_guest) {
+    fake.capabilities[KVM_CAP_NESTED_STATE] = 0;
+    ASSERT_TRUE(start());
+    EXPECT_TRUE(vcpu->own_state().value().empty());
+    EXPECT_TRUE(vcpu->set_own_state({}));
+    auto refused = vcpu->set_own_state(std::vector<std::uint8_t>(4096));
+    ASSERT_FALSE(refused);
+    EXPECT_NE(refused.error().message().find("guests of its own"), std::string::npos);
+}
+
 } // namespace vmm::kvm

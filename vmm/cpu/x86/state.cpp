@@ -62,6 +62,13 @@ template <class V> void fields(V& v, State& s) {
     v.field("event_vector", s.event_vector);
     v.field("event_error", s.event_error);
     v.field("monitor_address", s.monitor_address);
+    v.field("kvm_wall_clock", s.kvm_wall_clock);
+    v.field("kvm_system_time", s.kvm_system_time);
+    v.field("kvm_async_pf", s.kvm_async_pf);
+    v.field("kvm_async_pf_vector", s.kvm_async_pf_vector);
+    v.field("kvm_steal_time", s.kvm_steal_time);
+    v.field("kvm_end_of_interrupt", s.kvm_end_of_interrupt);
+    v.field("kvm_poll_control", s.kvm_poll_control);
 }
 template void fields(StateWriter&, State&);
 template void fields(StateReader&, State&);

@@ -125,6 +125,11 @@ struct State {
     std::uint32_t event_error = 0;
     std::uint64_t monitor_address = 0;
 
+    // What the guest told KVM as a paravirtual host (the kernel's Documentation/virt/kvm/x86/msr.rst). The other engines
+    // offer none of it and carry it along.
+    std::uint64_t kvm_wall_clock = 0, kvm_system_time = 0, kvm_async_pf = 0, kvm_async_pf_vector = 0;
+    std::uint64_t kvm_steal_time = 0, kvm_end_of_interrupt = 0, kvm_poll_control = 1;
+
     unsigned cpl() const { return seg[ss].dpl(); }
     bool protected_mode() const { return cr0 & cr0::pe; }
     bool v8086() const { return rflags & flag::vm; }

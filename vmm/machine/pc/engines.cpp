@@ -82,7 +82,7 @@ private:
     tcg::Shared shared_;
 };
 
-class KvmEngine final : public Engine {
+class KvmEngine final : public Engine, public WriteShortcutEngine {
 public:
     KvmEngine(std::unique_ptr<kvm::KvmMachine> machine, Log& log) : machine_(std::move(machine)) {
         if (machine_->options().irqchip != kvm::KernelIrqchip::off) controllers_.emplace(*machine_, log);
@@ -101,6 +101,21 @@ public:
         vcpus_.clear();
         machine_->detach_memory();
         has_memory_ = false;
+    }
+    std::uint64_t tsc_hz() const override {
+        return vcpus_.empty() || machine_->caps().tsc_control ? 0 : vcpus_[0]->tsc_hz();
+    }
+    WriteShortcutEngine* write_shortcuts() override { return this; }
+    Result<bool> take_doorbell(int eventfd, Doorbell const& d) override {
+        TRY(kvm::KvmIrqs(*machine_).attach_ioeventfd(eventfd, {.address = d.address,
+                                                               .size = d.size,
+                                                               .port = d.port,
+                                                               .match_data = d.value.has_value(),
+                                                               .data = d.value.value_or(0)}));
+        return true;
+    }
+    Result<bool> take_late_writes(LateWrites const& writes) override {
+        return machine_->add_coalesced_zone(writes.range.first, std::uint32_t(writes.range.size()), writes.port);
     }
     // CPUs keep what IA32_TSC_ADJUST sets them apart and not a tick more: one offset serves all of them.
     Result<void> start_time(GuestTime& time) override {

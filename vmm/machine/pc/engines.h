@@ -6,6 +6,7 @@
 #include "vmm/cpu/vcpu.h"
 #include "vmm/cpu/x86/cpu_model.h"
 #include "vmm/kvm/kvm_machine.h"
+#include "vmm/machine/write_shortcuts.h"
 
 #include <memory>
 #include <string>
@@ -46,6 +47,10 @@ public:
     virtual Result<void> stop_time(GuestTime&) { return {}; }
     // Interrupt controllers that come with the engine; null: the board's are all there are.
     virtual KernelControllers* controllers() { return nullptr; }
+    // The rate of a guest's TSC, where this engine cannot follow the board's; 0: it can. Known once there is a vCPU.
+    virtual std::uint64_t tsc_hz() const { return 0; }
+    // Takes guest writes off the CPU; null: all of them come by the bus.
+    virtual WriteShortcutEngine* write_shortcuts() { return nullptr; }
     // What CPU models are cut down to.
     virtual x86::FeatureSet features() const = 0;
 };

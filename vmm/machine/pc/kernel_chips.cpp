@@ -115,7 +115,7 @@ dev::IoApic::State from_kvm(kvm_ioapic_state const& k, std::uint32_t lines) {
     return s;
 }
 
-std::uint32_t to_kvm(dev::LocalApic const& apic, kvm::KernelApic& k, std::uint64_t tsc) {
+std::uint32_t to_kvm(dev::LocalApic const& apic, kvm::KernelApic& k, TscReading tsc) {
     dev::LocalApic::State const& s = apic.state();
     k.apic_base = s.apic_base;
     kvm_lapic_state& page = k.page;
@@ -138,12 +138,12 @@ std::uint32_t to_kvm(dev::LocalApic const& apic, kvm::KernelApic& k, std::uint64
     put(page, r_initial, over ? 0 : s.timer_initial);
     put(page, r_current, current);
     put(page, r_divide, s.timer_divide);
-    std::uint64_t left = s.tsc_deadline > tsc ? s.tsc_deadline - tsc : 0;
-    k.tsc_deadline = s.tsc_deadline ? k.tsc + scale(left, k.tsc_hz, 1'000'000'000) : 0;
+    std::uint64_t left = s.tsc_deadline > tsc.ticks ? s.tsc_deadline - tsc.ticks : 0;
+    k.tsc_deadline = s.tsc_deadline ? k.tsc + scale(left, k.tsc_hz, tsc.hz) : 0;
     return over ? s.timer_initial : 0;
 }
 
-dev::LocalApic::State from_kvm(kvm::KernelApic const& k, Nanoseconds now, std::uint64_t tsc) {
+dev::LocalApic::State from_kvm(kvm::KernelApic const& k, Nanoseconds now, TscReading tsc) {
     dev::LocalApic::State s;
     kvm_lapic_state const& page = k.page;
     s.apic_base = k.apic_base;
@@ -167,7 +167,7 @@ dev::LocalApic::State from_kvm(kvm::KernelApic const& k, Nanoseconds now, std::u
     bool counts = !(s.lvt[dev::LocalApic::timer] & (lvt_masked | lvt_deadline_mode));
     if (counts && current) s.timer_deadline = now + Nanoseconds(current * tick);
     std::uint64_t left = k.tsc_deadline > k.tsc ? k.tsc_deadline - k.tsc : 0;
-    if (k.tsc_deadline) s.tsc_deadline = tsc + scale(left, 1'000'000'000, k.tsc_hz) + (left == 0);
+    if (k.tsc_deadline) s.tsc_deadline = tsc.ticks + scale(left, tsc.hz, k.tsc_hz) + (left == 0);
     return s;
 }
 

@@ -97,7 +97,7 @@ Result<void> KernelControllers::push_apics() {
     left_out_.assign(vcpus_.size(), 0);
     for (std::size_t n = 0; n < vcpus_.size(); ++n) {
         kvm::KernelApic apic = TRY(vcpus_[n]->kernel_apic());
-        left_out_[n] = to_kvm(*board_->apics[n], apic, board_->tsc.tsc_now());
+        left_out_[n] = to_kvm(*board_->apics[n], apic, {board_->tsc.tsc_now(), board_->tsc.tsc_hz()});
         TRY(vcpus_[n]->set_kernel_apic(apic));
     }
     return {};
@@ -107,7 +107,7 @@ Result<void> KernelControllers::pull_apics() {
     for (std::size_t n = 0; n < vcpus_.size(); ++n) {
         kvm::KernelApic apic = TRY(vcpus_[n]->kernel_apic());
         Nanoseconds now = board_->timers.now();
-        dev::LocalApic::State state = from_kvm(apic, now, board_->tsc.tsc_now());
+        dev::LocalApic::State state = from_kvm(apic, now, {board_->tsc.tsc_now(), board_->tsc.tsc_hz()});
         state.lint_level = board_->apics[n]->state().lint_level;
         if (!state.timer_initial && left_out_[n]) put_back(state, left_out_[n], now);
         // Ended, or began anew, since the kernel last put its interrupt where we see it.

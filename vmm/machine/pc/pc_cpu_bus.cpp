@@ -2,6 +2,29 @@
 
 namespace vmm {
 
+namespace {
+constexpr std::uint64_t second = 1'000'000'000;
+__extension__ using Wide = unsigned __int128;
+} // namespace
+
+std::uint64_t PcTsc::ticks(Nanoseconds time) const {
+    if (state_.hz == second) return std::uint64_t(time);
+    return std::uint64_t(Wide(std::uint64_t(time)) * state_.hz / second);
+}
+
+Nanoseconds PcTsc::when(std::uint64_t tsc) const {
+    std::uint64_t left = tsc - state_.lead;
+    if (tsc < state_.lead && state_.lead - tsc <= INT64_MAX) left = 0;
+    Wide at = (Wide(left) * second + state_.hz - 1) / state_.hz;
+    return at > Wide(TimerQueue::never) ? TimerQueue::never : Nanoseconds(at);
+}
+
+void PcTsc::set_hz(std::uint64_t hz) {
+    std::uint64_t now = tsc_now();
+    state_.hz = hz;
+    state_.lead = now - ticks(clock_.now());
+}
+
 void PcCpuBus::set_smm(bool active) { seen_ = active ? &needs_.smm_memory.space() : &needs_.memory; }
 
 std::uint64_t PcCpuBus::mmio_read(GuestPhys a, unsigned size) {

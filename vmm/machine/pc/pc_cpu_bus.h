@@ -9,24 +9,33 @@
 
 namespace vmm {
 
-// The guest's time stamp counter: one tick a nanosecond of virtual time, so that no conversion is ever inexact. An
-// engine with a counter of its own may leave it ahead of virtual time.
+// The guest's time stamp counter: one tick a nanosecond of virtual time, so that no conversion is inexact, unless an
+// engine has a rate of its own. An engine with a counter of its own may leave it ahead of virtual time.
 class PcTsc final : public dev::TscSource {
 public:
+    struct State {
+        std::uint64_t hz = 1'000'000'000;
+        std::uint64_t lead = 0; // ticks ahead of virtual time, modulo 2^64
+    };
     explicit PcTsc(Clock const& clock) : clock_(clock) {}
-    std::uint64_t tsc_now() const override { return std::uint64_t(clock_.now()) + lead_; }
-    Nanoseconds when(std::uint64_t tsc) const override {
-        std::uint64_t at = tsc > lead_ ? tsc - lead_ : 0;
-        return at > std::uint64_t(TimerQueue::never) ? TimerQueue::never : Nanoseconds(at);
-    }
-    // Every vCPU out of guest code.
-    void advance(std::uint64_t ticks) { lead_ += ticks; }
-    static constexpr std::uint64_t hz = 1'000'000'000;
+    std::uint64_t tsc_now() const override { return ticks(clock_.now()) + state_.lead; }
+    std::uint64_t tsc_hz() const override { return state_.hz; }
+    Nanoseconds when(std::uint64_t tsc) const override;
+    // Every vCPU out of guest code, for both.
+    void advance(std::uint64_t by) { state_.lead += by; }
+    // Another rate from now on; the counter goes on from where it is.
+    void set_hz(std::uint64_t hz);
+    State const& state() const { return state_; }
 
 private:
+    std::uint64_t ticks(Nanoseconds time) const;
     Clock const& clock_;
-    std::uint64_t lead_ = 0;
+    State state_;
 };
+template <class V> void fields(V& v, PcTsc::State& s) {
+    v.field("hz", s.hz);
+    v.field("lead", s.lead);
+}
 
 // Signals from the local APIC go to the vCPU and wake its thread (device lock held); the rest is CpuBus on the vCPU's
 // thread, taking the device lock.
@@ -58,7 +67,7 @@ public:
     std::optional<std::uint64_t> apic_msr_read(std::uint32_t index) override;
     bool apic_msr_write(std::uint32_t index, std::uint64_t value) override;
     std::uint64_t tsc() override { return needs_.tsc.tsc_now(); }
-    std::uint64_t tsc_hz() const override { return PcTsc::hz; }
+    std::uint64_t tsc_hz() const override { return needs_.tsc.tsc_hz(); }
     void set_ferr(bool asserted) override;
 
     void interrupt_changed() override;

@@ -58,6 +58,7 @@ Result<std::unique_ptr<PcMachine>> PcMachine::create(PcConfig config, Needs need
     if (!config.ram_in_core_dumps) madvise(ram->host(), ram->size(), MADV_DONTDUMP);
     std::unique_ptr<PcMachine> machine(new PcMachine(std::move(config), std::move(needs), std::move(ram)));
     TRY(machine->make_cpus());
+    TRY(machine->add_write_shortcuts());
     TRY(machine->reset());
     return machine;
 }
@@ -230,6 +231,18 @@ void PcMachine::map_ports() {
     }
 }
 
+// The delay port's writes and the test device's memory may come late; the test device's flush port is a doorbell.
+Result<void> PcMachine::add_write_shortcuts() {
+    shortcuts_.add({.range = AddressRange::of(dev::PostPort::default_port, dev::PostPort::region_size), .port = true});
+    if (testdev_) {
+        using T = dev::PcTestdev;
+        shortcuts_.add({.range = AddressRange::of(T::scratch_address, T::scratch_size)});
+        TRY(shortcuts_.add({.address = T::flush_port, .size = T::flush_rules.max_guest, .port = true},
+                           [this](std::uint64_t times) { testdev_->flushed(times); }));
+    }
+    return shortcuts_.use(engine_->write_shortcuts());
+}
+
 std::uint32_t PcMachine::apic_id(unsigned cpu) const {
     return x86::topology_apic_id(cpu, config_.cores, config_.threads);
 }
@@ -263,6 +276,7 @@ Result<void> PcMachine::make_cpus() {
         cpus_[n].vcpu = TRY(make_vcpu(*engine_, n));
         start_thread(n);
     }
+    if (std::uint64_t hz = engine_->tsc_hz()) tsc_.set_hz(hz);
     connect_controllers();
     return {};
 }
@@ -304,6 +318,15 @@ void PcMachine::connect_controllers() {
     kernel_irqs_->set_board(std::move(board));
 }
 
+Result<void> PcMachine::move_states(std::span<std::unique_ptr<Vcpu>> to) {
+    for (unsigned n = 0; n < cpus_.size(); ++n) {
+        to[n]->set_state(cpus_[n].vcpu->state());
+        auto own = TRY(cpus_[n].vcpu->own_state());
+        TRY(to[n]->set_own_state(own));
+    }
+    return {};
+}
+
 Result<void> PcMachine::change_engine(Engine& next) {
     bool was_running = running_;
     stop();
@@ -318,8 +341,20 @@ Result<void> PcMachine::change_engine(Engine& next) {
         }
         fresh.push_back(std::move(*vcpu));
     }
+    auto moved = move_states(fresh);
+    if (moved) moved = shortcuts_.use(next.write_shortcuts());
+    if (!moved) {
+        fresh.clear();
+        next.release_memory();
+        if (was_running) start();
+        return moved;
+    }
+    if (std::uint64_t hz = next.tsc_hz(); hz && hz != tsc_.tsc_hz()) {
+        needs_.log.warn("this host's KVM cannot scale the time stamp counter: the guest's goes on at {} MHz, not {}",
+                        hz / 1'000'000, tsc_.tsc_hz() / 1'000'000);
+        tsc_.set_hz(hz);
+    }
     for (unsigned n = 0; n < cpus_.size(); ++n) {
-        fresh[n]->set_state(cpus_[n].vcpu->state());
         cpus_[n].thread.reset();
         cpus_[n].vcpu = std::move(fresh[n]);
         start_thread(n);
@@ -439,6 +474,7 @@ void PcMachine::stop() {
     running_ = false;
     park_all();
     if (kernel_irqs_) must(kernel_irqs_->settle());
+    shortcuts_.settle();
     MutexLock lock(device_lock_);
     engine_hands_back();
     clock_.stop();

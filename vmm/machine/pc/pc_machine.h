@@ -37,6 +37,7 @@
 #include <functional>
 #include <memory>
 #include <optional>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -176,6 +177,10 @@ private:
     PcMachine(PcConfig config, Needs needs, std::unique_ptr<RamBlock> ram);
     void map_ram();
     void map_ports();
+    // The CPUs' states, as they stand, to the CPUs of another engine.
+    Result<void> move_states(std::span<std::unique_ptr<Vcpu>> to);
+    // Asks for what the devices' writes can do without.
+    Result<void> add_write_shortcuts();
     std::uint32_t apic_id(unsigned cpu) const;
     Result<void> make_cpus();
     Result<std::unique_ptr<Vcpu>> make_vcpu(Engine& engine, unsigned n);
@@ -206,6 +211,7 @@ private:
     TimerQueue timers_{clock_};
     PcTsc tsc_{clock_};
     GuestTime guest_time_{tsc_, clock_};
+    WriteShortcuts shortcuts_{needs_.loop, device_lock_};
     AddressSpace memory_{"memory", ~std::uint64_t(0)};
     AddressSpace io_{"I/O", 0xffff};
     std::unique_ptr<RamBlock> ram_;

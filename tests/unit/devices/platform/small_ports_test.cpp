@@ -99,6 +99,9 @@ TEST_F(Testdev, byte_latch_and_flush_port_take_their_writes) {
     io.write(0xe8, 1, 0x42);
     EXPECT_EQ(io.read(0xe8, 1), 0x42u);
     io.write(0xe4, 4, 0x1000);
+    io.write(0xe4, 4, 0x2000);
+    device.flushed(3);
+    EXPECT_EQ(io.read(0xe4, 4), 5u);
 }
 
 TEST_F(Testdev, writing_to_0x2000_plus_n_drives_line_n) {

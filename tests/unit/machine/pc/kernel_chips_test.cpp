@@ -72,7 +72,7 @@ TEST(KernelChips, a_local_apic_comes_back_with_its_timer_where_it_stood) {
 
     kvm::KernelApic k;
     k.tsc = 777, k.tsc_hz = 3'000'000'000;
-    EXPECT_EQ(to_kvm(apic, k, std::uint64_t(rig.clock.now())), 0u);
+    EXPECT_EQ(to_kvm(apic, k, {std::uint64_t(rig.clock.now())}), 0u);
     std::uint32_t current;
     std::memcpy(&current, k.page.regs + 0x390, 4);
     EXPECT_EQ(current, 70'000u);
@@ -80,7 +80,7 @@ TEST(KernelChips, a_local_apic_comes_back_with_its_timer_where_it_stood) {
     std::memcpy(&id, k.page.regs + 0x20, 4);
     EXPECT_EQ(id, 5u << 24);
 
-    dev::LocalApic::State back = from_kvm(k, rig.clock.now(), std::uint64_t(rig.clock.now()));
+    dev::LocalApic::State back = from_kvm(k, rig.clock.now(), {std::uint64_t(rig.clock.now())});
     back.lint_level = apic.state().lint_level;
     test::ApicRig other({5});
     other.advance(rig.clock.now());
@@ -99,11 +99,11 @@ TEST(KernelChips, a_deadline_is_as_far_away_on_either_counter) {
     ASSERT_TRUE(rig.apic().adopt(s));
     kvm::KernelApic k;
     k.tsc = 1'000'000'000, k.tsc_hz = 3'000'000'000;
-    to_kvm(rig.apic(), k, 1'000'000);
+    to_kvm(rig.apic(), k, {1'000'000});
     EXPECT_EQ(k.tsc_deadline, 1'000'000'000u + 3 * 4'000'000u);
-    EXPECT_EQ(from_kvm(k, 1'000'000, 1'000'000).tsc_deadline, 5'000'000u);
+    EXPECT_EQ(from_kvm(k, 1'000'000, {1'000'000}).tsc_deadline, 5'000'000u);
     k.tsc = k.tsc_deadline + 5; // passed meanwhile: due, not forgotten
-    EXPECT_EQ(from_kvm(k, 1'000'000, 1'000'000).tsc_deadline, 1'000'001u);
+    EXPECT_EQ(from_kvm(k, 1'000'000, {1'000'000}).tsc_deadline, 1'000'001u);
 }
 
 TEST(KernelChips, a_one_shot_timer_that_is_over_does_not_go_off_again) {
@@ -115,16 +115,16 @@ TEST(KernelChips, a_one_shot_timer_that_is_over_does_not_go_off_again) {
     apic.write(0x380, 4, 1000);
     kvm::KernelApic k;
     k.tsc_hz = 1'000'000'000;
-    EXPECT_EQ(to_kvm(apic, k, 0), 0u);
+    EXPECT_EQ(to_kvm(apic, k, {}), 0u);
     EXPECT_EQ(k.word(0x380), 1000u);
     EXPECT_FALSE(timer_ended(k, 0)) << "it was not running";
     EXPECT_FALSE(timer_ended(k, 1000));
     rig.advance(2000);
-    std::uint32_t left_out = to_kvm(apic, k, 0);
+    std::uint32_t left_out = to_kvm(apic, k, {});
     EXPECT_EQ(left_out, 1000u);
     EXPECT_EQ(k.word(0x380), 0u) << "the kernel would start it anew";
     EXPECT_TRUE(timer_ended(k, 400)) << "it has ended since";
-    dev::LocalApic::State back = from_kvm(k, rig.clock.now(), 0);
+    dev::LocalApic::State back = from_kvm(k, rig.clock.now(), {});
     put_back(back, left_out, rig.clock.now());
     ASSERT_EQ(apic.acknowledge(), 0x71);
     back.irr = {};
