@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+import tempfile
 
 sys.path.insert(0, os.path.dirname(__file__))
 from session import PROMPT, SKIP, VMM, Session, check, guest, linux, main  # noqa: E402
@@ -58,5 +59,45 @@ def malformed_properties_are_one_error_and_no_fallback():
         check(len(done.stderr.strip().splitlines()) == 1, f"{options}: more than one message: {done.stderr!r}")
 
 
+# Questions whose refusal is an answer.
+TOLERATED = {0xae03: "KVM_CHECK_EXTENSION"}
+
+
+def each_failing_call_is_one_message_and_status_1():
+    """The whole program, with a KVM that fails one call of each kind, the first and a later one, that these runs make."""
+    need_kvm()
+    programs = os.environ["GUEST_PROGRAMS"]
+    kinds, seen = set(), set()
+    for accel, program in [("kvm", "interrupts"), ("kvm,kernel-irqchip=split", "interrupts"), ("kvm,kernel-irqchip=off", "shortcuts"),
+                           ("kvm,dirty-ring-size=1024", "shortcuts")]:
+        command = [VMM, "-accel", accel, "-kernel", f"{programs}/64/{program}.elf", "-append", "only=a_doorbell_is_rung_as_often_as_it_was_written",
+                   "-display", "none", "-serial", "none", "-monitor", "none", "-debugcon", "null", "-device", "isa-debug-exit,iobase=0xf4,iosize=0x4",
+                   "-device", "pc-testdev", "-no-reboot"]
+
+        def run(**env):
+            return subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=60,
+                                  env={**os.environ, "LD_PRELOAD": os.environ["FAILING_IOCTL"], **env})
+
+        with tempfile.NamedTemporaryFile("r") as log:
+            done = run(KVM_REQUESTS=log.name)
+            requests = {int(line, 16) for line in log.read().split()}
+        check("KVM failed" not in done.stderr and len(requests) > 30, f"{accel}: {done.stderr!r}, {len(requests)} requests")
+        for request in sorted(requests):
+            for at in (1, 2):
+                if at == 1 and (accel.partition(",")[0], request) in seen and accel != "kvm":
+                    continue
+                failed = run(FAIL_REQUEST=hex(request), FAIL_AT=str(at))
+                told = failed.stderr.count("KVM failed")
+                if request in TOLERATED or (at > 1 and not told and failed.stderr == done.stderr):  # not made that often
+                    check(failed.returncode >= 0, f"{accel}, {request:#x}: signal {-failed.returncode}")
+                    continue
+                check(failed.returncode == 1, f"{accel}, {request:#x} number {at}: status {failed.returncode}\n{failed.stderr}")
+                check(told == 1, f"{accel}, {request:#x} number {at}: not one message: {failed.stderr!r}")
+                kinds.add(request)
+            seen.add((accel.partition(",")[0], request))
+    print(f"{len(kinds)} kinds of calls, each told once")
+    check(len(kinds) >= 38, f"only {len(kinds)} kinds of calls")
+
+
 if __name__ == "__main__":
-    main([linux_runs_as_far_as_this_kvm_does, malformed_properties_are_one_error_and_no_fallback])
+    main([linux_runs_as_far_as_this_kvm_does, malformed_properties_are_one_error_and_no_fallback, each_failing_call_is_one_message_and_status_1])

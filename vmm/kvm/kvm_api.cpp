@@ -54,7 +54,7 @@ public:
             if (!CPU_ISSET(cpu, known ? &all : &before)) continue;
             CPU_ZERO(&one);
             CPU_SET(cpu, &one);
-            if (sched_setaffinity(0, sizeof one, &one) == 0) nanosleep(&moment, nullptr);
+            if (sched_setaffinity(0, sizeof one, &one) == 0) clock_nanosleep(CLOCK_MONOTONIC, 0, &moment, nullptr);
         }
         sched_setaffinity(0, sizeof before, &before);
     }

@@ -68,6 +68,7 @@ Result<void> KvmMachine::probe() {
     caps_.user_msr = number(KVM_CAP_X86_USER_SPACE_MSR);
     caps_.smm = number(KVM_CAP_X86_SMM);
     caps_.tsc_control = number(KVM_CAP_TSC_CONTROL);
+    caps_.tsc_rate = number(KVM_CAP_GET_TSC_KHZ);
     caps_.emulation_failure_bytes = number(KVM_CAP_EXIT_ON_EMULATION_FAILURE);
     caps_.triple_fault_event = number(KVM_CAP_X86_TRIPLE_FAULT_EVENT);
     caps_.manual_dirty_protect = number(KVM_CAP_MANUAL_DIRTY_LOG_PROTECT2) & KVM_DIRTY_LOG_MANUAL_PROTECT_ENABLE;

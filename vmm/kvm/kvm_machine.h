@@ -40,6 +40,7 @@ struct KvmCaps {
     bool user_msr = false;
     bool smm = false;
     bool tsc_control = false;
+    bool tsc_rate = false; // a vCPU's rate can be asked for
     bool emulation_failure_bytes = false;
     bool triple_fault_event = false;
     bool manual_dirty_protect = false;

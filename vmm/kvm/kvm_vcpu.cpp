@@ -99,7 +99,9 @@ Result<void> KvmVcpu::set_up_tsc() {
     if (machine_.caps().tsc_control) {
         int result = machine_.api().ioctl(vcpu_.get(), KVM_SET_TSC_KHZ, std::uintptr_t(tsc_hz_ / 1000));
         if (result < 0) return kvm_error("KVM_SET_TSC_KHZ", result);
-    } else if (int khz = machine_.api().ioctl(vcpu_.get(), KVM_GET_TSC_KHZ, std::uintptr_t(0)); khz > 0) {
+    } else if (machine_.caps().tsc_rate) {
+        int khz = machine_.api().ioctl(vcpu_.get(), KVM_GET_TSC_KHZ, std::uintptr_t(0));
+        if (khz <= 0) return kvm_error("KVM_GET_TSC_KHZ", khz < 0 ? khz : -EINVAL);
         tsc_hz_ = std::uint64_t(khz) * 1000;
     }
     return {};

@@ -200,6 +200,7 @@ int Runner::run() {
     }
     loop_->run();
     machine_->stop();
+    loop_->run_once(0); // what went wrong with that
     return status_;
 }
 

@@ -155,6 +155,7 @@ int FakeKvm::answer(unsigned long request, std::uintptr_t argument) {
     case KVM_CREATE_VM:
     case KVM_CREATE_VCPU: return next_fd();
     case KVM_GET_VCPU_MMAP_SIZE: return run_bytes;
+    case KVM_GET_TSC_KHZ: return 2'000'000;
     case abi::get_supported_cpuid: return supported_cpuid(reinterpret_cast<abi::Head8*>(argument));
     case abi::get_msr_index_list: return msr_list(reinterpret_cast<abi::Head4*>(argument));
     case abi::get_msrs: return transfer_msrs(reinterpret_cast<abi::Head8*>(argument), false);

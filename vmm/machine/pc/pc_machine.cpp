@@ -449,9 +449,12 @@ void PcMachine::request_reset() {
     });
 }
 
+// The last CPU has no thread when it could not be made, which ends the machine.
 void PcMachine::park_all() {
-    for (Cpu& cpu : cpus_) cpu.thread->ask_to_park();
-    for (Cpu& cpu : cpus_) cpu.thread->wait_until_parked();
+    for (Cpu& cpu : cpus_)
+        if (cpu.thread) cpu.thread->ask_to_park();
+    for (Cpu& cpu : cpus_)
+        if (cpu.thread) cpu.thread->wait_until_parked();
 }
 
 void PcMachine::resume_all() {

@@ -3,12 +3,14 @@
 #include "tests/support/apic_rig.h"
 #include "tests/support/fake_cpu_bus.h"
 #include "tests/unit/kvm/fake_kvm.h"
+#include "tests/unit/kvm/request_names.h"
 #include "vmm/machine/pc/engines.h"
 #include "vmm/machine/pc/kernel_controllers.h"
 #include "vmm/machine/pc/pc_cpu_bus.h"
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <filesystem>
 
 namespace vmm {
@@ -122,6 +124,24 @@ TEST(KernelControllers, each_failing_call_of_the_kernels_chips_is_told) {
 }
 TEST(KernelControllers, each_failing_call_with_split_chips_is_told) {
     every_call_fails_once(kvm::KernelIrqchip::split);
+}
+
+TEST(KernelControllers, no_request_of_the_source_is_missing_from_the_calls_that_fail) {
+    std::set<unsigned long> seen;
+    for (kvm::KernelIrqchip irqchip : {kvm::KernelIrqchip::split, kvm::KernelIrqchip::on}) {
+        Life life;
+        ASSERT_TRUE(life.live(irqchip));
+        seen.insert(life.fake.requests.begin(), life.fake.requests.end());
+    }
+    auto names = kvm::requests_in_source(VMM_SOURCE_DIR "/vmm/machine");
+    EXPECT_GE(names.size(), 2u);
+    for (std::string const& name : names) {
+        auto row = std::ranges::find(kvm::request_names, name, &kvm::RequestName::name);
+        if (row == std::end(kvm::request_names))
+            ADD_FAILURE() << name << " is not in request_names (request_names.h)";
+        else
+            EXPECT_TRUE(seen.contains(row->request)) << name << " is in no life of this test";
+    }
 }
 
 } // namespace vmm
