@@ -292,10 +292,7 @@ void PcMachine::start_thread(unsigned n) {
     cpu.thread = std::make_unique<VcpuThread>(
         fmt::format("CPU {}/{}", n, cpu.vcpu->engine_name()), *cpu.vcpu,
         VcpuThread::Events{.on_shutdown = [this] { request_reset(); },
-                           .on_internal_error =
-                               [this](std::string const& text) {
-                                   needs_.loop.post([this, text] { needs_.events.on_internal_error(text); });
-                               }});
+                           .on_internal_error = [this](std::string const& text) { report_failure(text); }});
     cpu.bus->connect(*cpu.vcpu, *cpu.thread);
 }
 
@@ -367,7 +364,14 @@ Result<void> PcMachine::change_engine(Engine& next) {
 }
 
 void PcMachine::must(Result<void> const& done) {
-    if (!done) needs_.loop.post([this, text = done.error().message()] { needs_.events.on_internal_error(text); });
+    if (!done) report_failure(done.error().message());
+}
+
+// Once: whatever is tried with an engine that cannot go on fails too.
+void PcMachine::report_failure(std::string text) {
+    needs_.loop.post([this, text = std::move(text)] {
+        if (!std::exchange(failed_, true)) needs_.events.on_internal_error(text);
+    });
 }
 
 // Every vCPU is out of guest code, device lock held, for both.
@@ -508,6 +512,7 @@ void PcMachine::reset_devices() {
 
 Result<void> PcMachine::reset() {
     park_all();
+    failed_ = false;
     {
         MutexLock lock(device_lock_);
         engine_hands_back();

@@ -188,6 +188,8 @@ private:
     void connect_controllers();
     // An error ends the machine's run.
     void must(Result<void> const& done);
+    // Tells the owner that the machine cannot go on. Any thread.
+    void report_failure(std::string text);
     void engine_takes_over() VMM_REQUIRES(device_lock_);
     void engine_hands_back() VMM_REQUIRES(device_lock_);
     void make_timers_run();
@@ -218,7 +220,7 @@ private:
     SmmMemory smm_memory_;
     std::uint64_t below_4g_ = 0, above_4g_ = 0;
     std::optional<MappingId> a20_alias_;
-    bool running_ = false, reset_pending_ = false;
+    bool running_ = false, reset_pending_ = false, failed_ = false;
     bool reclaim_pending_ = false; // guarded by the device lock
 
     dev::ApicBus apic_bus_;
