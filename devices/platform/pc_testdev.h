@@ -61,7 +61,9 @@ private:
     };
     struct Flushes final : IoHandler {
         explicit Flushes(PcTestdev& to) : device(to) {}
-        std::uint64_t read(std::uint64_t, unsigned) override { return device.state_.flushes; }
+        std::uint64_t read(std::uint64_t, unsigned size) override {
+            return device.state_.flushes & (~std::uint32_t(0) >> (size < 4 ? 32 - 8 * size : 0));
+        }
         void write(std::uint64_t, unsigned, std::uint64_t) override { device.flushed(1); }
         PcTestdev& device;
     };
