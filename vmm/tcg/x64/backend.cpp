@@ -28,8 +28,11 @@ constexpr int host_of_register[] = {host::rax, host::rcx, host::rdx, host::rbx, 
 
 Pins make_pins(GuestInfo const& guest) {
     Pins pins;
-    for (std::size_t i = 0; i < std::min(guest.registers.size(), std::size(host_of_register)); ++i)
-        pins.add(guest.registers[i], host_of_register[i]);
+    for (std::size_t i = 0; i < std::min<std::size_t>(guest.registers.size(), max_unpinned); ++i)
+        if (i < std::size(host_of_register))
+            pins.add(guest.registers[i], host_of_register[i]);
+        else
+            pins.add_unpinned(guest.registers[i], unsigned(i));
     return pins;
 }
 

@@ -94,33 +94,24 @@ private:
         if (n.op == Opcode::get) return n.type >= Type::v128 ? forwarded_vector(i) : forwarded(i);
         return ValueId(i);
     }
-    // The general register in the context that [offset, offset + size) is part of, or none of them.
-    std::size_t register_of(std::int64_t offset, unsigned size) const {
-        std::span<std::uint32_t const> const slots =
-            guest_.registers.first(std::min(guest_.registers.size(), max_slots));
-        for (std::size_t r = 0; r < slots.size(); ++r)
-            if (offset < std::int64_t(slots[r]) + 8 && std::int64_t(slots[r]) < offset + size)
-                return pins_.find(offset, size) < 0 ? r : max_slots;
-        return max_slots;
-    }
     // A general register read from the context whose content is a value already known.
     ValueId forwarded(std::uint32_t i) {
         Inst const& n = inst(i);
-        std::size_t const r = register_of(n.imm, size_of(n.type));
-        if (r == max_slots) return ValueId(i);
-        std::uint32_t const last = content_[r];
+        int const r = pins_.unpinned(n.imm, size_of(n.type));
+        if (r < 0) return ValueId(i);
+        std::uint32_t const last = content_[unsigned(r)];
         if (last != no_index && inst(last).imm == n.imm && n.type <= inst(last).type)
             return value(inst(last).op == Opcode::put ? inst(last).a : ValueId(last)).root;
         // What a write to a part of the register has hidden stays so.
-        if (last == no_index || (inst(last).op == Opcode::get && inst(last).type < n.type)) content_[r] = i;
+        if (last == no_index || (inst(last).op == Opcode::get && inst(last).type < n.type)) content_[unsigned(r)] = i;
         return ValueId(i);
     }
     void note_content(std::uint32_t i) {
         Inst const& n = inst(i);
         if (call_writes(n)) content_.fill(no_index);
         if (n.op != Opcode::put || n.type > Type::i64) return;
-        std::size_t const r = register_of(n.imm, size_of(n.type));
-        if (r != max_slots) content_[r] = i;
+        int const r = pins_.unpinned(n.imm, size_of(n.type));
+        if (r >= 0) content_[unsigned(r)] = i;
     }
     // A vector read from a slot whose content is a value already known.
     ValueId forwarded_vector(std::uint32_t i) {
@@ -166,8 +157,8 @@ private:
             Inst const& n = inst(i);
             if (n.op == Opcode::call || may_fault(n)) overwritten = 0;
             if (!is_slot_op(n) || n.type > Type::i64 || value(ValueId(i)).root != i) continue;
-            std::size_t const r = register_of(n.imm, size_of(n.type));
-            if (r == max_slots) continue;
+            int const r = pins_.unpinned(n.imm, size_of(n.type));
+            if (r < 0) continue;
             ValuePlan& v = value(ValueId(i));
             if (n.op == Opcode::get)
                 overwritten &= ~(1u << r);
@@ -224,7 +215,7 @@ private:
         for (std::uint32_t i = 0; i < count(); ++i) {
             Inst const& n = inst(i);
             ValuePlan& v = value(ValueId(i));
-            if (n.op == Opcode::put && n.type == Type::i64 && register_of(n.imm, 8) != max_slots)
+            if (n.op == Opcode::put && n.type == Type::i64 && pins_.unpinned(n.imm, 8) >= 0)
                 v.in_place = stable(i, value(value(n.a).root).last_use);
             if (n.op != Opcode::get || n.type > Type::i64 || v.root != i) continue;
             v.in_place = stable(i, v.last_use);
@@ -311,9 +302,8 @@ private:
         plan_.flags_dead_at_entry = !live;
     }
 
-    static constexpr std::size_t max_slots = 32;
     // By general register: the get or put that says what the context has there.
-    std::array<std::uint32_t, max_slots> content_;
+    std::array<std::uint32_t, max_unpinned> content_;
     Block const& block_;
     Pins const& pins_;
     GuestInfo const& guest_;

@@ -10,9 +10,9 @@
 namespace vmm::tcg::x64 {
 
 inline constexpr std::uint32_t no_index = ~0u;
-inline constexpr unsigned max_pins = 16;
+inline constexpr unsigned max_pins = 16, max_unpinned = 32;
 
-// Which guest registers live in host registers: context offset and host register of each.
+// Which guest registers live in host registers: context offset and host register of each. The others are known too.
 struct Pins {
     struct Pin {
         std::uint32_t offset;
@@ -20,26 +20,36 @@ struct Pins {
     };
     std::array<Pin, max_pins> pin{};
     unsigned count = 0;
-    // The pin whose 8 bytes overlap [offset, offset + size), or -1.
-    int find(std::int64_t offset, unsigned size) const {
-        int first = at(offset);
-        return first >= 0 ? first : at(offset + size - 1);
-    }
+    // The pin whose 8 bytes overlap [offset, offset + size), or -1. size: at most 8.
+    int find(std::int64_t offset, unsigned size) const { return find(pins_at_, offset, size); }
+    // The general register in the context that [offset, offset + size) is part of, or -1 for none.
+    int unpinned(std::int64_t offset, unsigned size) const { return find(unpinned_at_, offset, size); }
     void add(std::uint32_t offset, int host) {
-        VMM_ASSERT(offset / 8 < by_word.size() && offset % 8 == 0);
-        by_word[offset / 8] = std::int8_t(count);
+        word(pins_at_, offset) = std::int8_t(count);
         pin[count++] = {offset, host};
     }
+    // `index`: below max_unpinned.
+    void add_unpinned(std::uint32_t offset, unsigned index) { word(unpinned_at_, offset) = std::int8_t(index); }
 
 private:
-    int at(std::int64_t offset) const {
-        return std::uint64_t(offset) / 8 < by_word.size() ? by_word[std::uint64_t(offset) / 8] : -1;
-    }
-    std::array<std::int8_t, 128> by_word = [] { // of the context's first KiB: which pin lies there
-        std::array<std::int8_t, 128> all;
+    using ByWord = std::array<std::int8_t, 128>; // of the context's first KiB: what lies there
+    static constexpr ByWord nothing = [] {
+        ByWord all{};
         all.fill(-1);
         return all;
     }();
+    static std::int8_t& word(ByWord& table, std::uint32_t offset) {
+        VMM_ASSERT(offset / 8 < table.size() && offset % 8 == 0);
+        return table[offset / 8];
+    }
+    static int at(ByWord const& table, std::int64_t offset) {
+        return std::uint64_t(offset) / 8 < table.size() ? table[std::uint64_t(offset) / 8] : -1;
+    }
+    static int find(ByWord const& table, std::int64_t offset, unsigned size) {
+        int first = at(table, offset);
+        return first >= 0 ? first : at(table, offset + size - 1);
+    }
+    ByWord pins_at_ = nothing, unpinned_at_ = nothing;
 };
 
 struct ValuePlan {
