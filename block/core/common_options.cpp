@@ -41,7 +41,7 @@ Result<LockMode> parse_lock_mode(std::string_view text) {
     if (text == "auto") return LockMode::automatic;
     if (text == "on") return LockMode::on;
     if (text == "off") return LockMode::off;
-    return error("Parameter 'locking' does not accept value '{}'", text);
+    return error("invalid parameter value: {}", text);
 }
 
 } // namespace
@@ -52,6 +52,7 @@ Result<void> take_common_options(OpenOptions& options) {
         TRY(take_flag(options, level + "read-only", options.read_only));
         TRY(take_flag(options, level + "auto-read-only", options.auto_read_only));
         TRY(take_flag(options, level + "force-share", options.force_share));
+        TRY(take_flag(options, level + "share-rw", options.share_rw));
         TRY(take_cache(options, level));
         if (auto text = take(options, level + "locking")) options.locking = TRY(parse_lock_mode(*text));
         if (auto text = take(options, level + "discard")) options.discard = TRY(parse_discard_mode(*text));

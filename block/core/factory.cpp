@@ -105,6 +105,15 @@ Task<Result<Format const*>> probe_format(BlockContext& context, BlockDevice& fil
     co_return format;
 }
 
+// An option no driver looks at is a mistake of the user's.
+Result<void> check_format_options(Format const& format, OpenOptions const& options) {
+    std::vector<OptionSpec> specs(format.open_options.begin(), format.open_options.end());
+    for (std::string_view name : {"file.", "filename"}) specs.push_back({name, OptionType::string, ""});
+    if (format.supports_backing)
+        for (std::string_view name : {"backing", "backing."}) specs.push_back({name, OptionType::string, ""});
+    return options.tree.check_open_options(specs, fmt::format("Block format '{}' does not", format.name));
+}
+
 // One image without its backing chain.
 Task<Result<std::unique_ptr<Image>>> open_layer(BlockContext& context, OpenOptions options) {
     bool names_protocol = !options.format.empty() && !context.formats.find(options.format) &&
@@ -113,7 +122,9 @@ Task<Result<std::unique_ptr<Image>>> open_layer(BlockContext& context, OpenOptio
     if (names_protocol)
         format = context.formats.find("raw");
     else if (!options.format.empty() && !(format = context.formats.find(options.format)))
-        co_return error("Unknown driver '{}'", options.format);
+        co_return error("Unknown driver '{}'{}", options.format, context.formats.suggest(options.format));
+    if (format && !names_protocol && options.filename.empty() && options.tree.sub("file").empty())
+        co_return error("A block device must be specified for \"file\"");
 
     FormatOpenArgs args{context, nullptr, options.filename, options};
     bool guessed_raw = false;
@@ -128,6 +139,7 @@ Task<Result<std::unique_ptr<Image>>> open_layer(BlockContext& context, OpenOptio
             if (guessed_raw && !options.quiet_probe) context.log.message("", raw_probe_warning(options.filename));
         }
     }
+    if (!names_protocol) CO_TRY(check_format_options(*format, options));
     CO_TRY_ASSIGN(std::unique_ptr<Image> image, co_await format->open(std::move(args)));
     image->set_filename(options.filename);
     if (guessed_raw) image->set_probed_raw();
@@ -153,6 +165,13 @@ BackingPlan plan_backing(Image& image, OpenOptions const& options) {
 }
 
 } // namespace
+
+std::string FormatTable::suggest(std::string_view word) const {
+    std::vector<std::string_view> names;
+    for (Format const& format : formats_) names.push_back(format.name);
+    for (Protocol const& protocol : protocols_) names.push_back(protocol.name);
+    return suggestion(word, names);
+}
 
 Result<Protocol const*> FormatTable::protocol_for(std::string_view filename) const {
     for (Protocol const& protocol : protocols_)
@@ -193,10 +212,14 @@ Task<Result<std::unique_ptr<BlockDevice>>> open_protocol(BlockContext& context, 
     Protocol const* protocol = nullptr;
     if (!options.format.empty()) {
         protocol = context.formats.find_protocol(options.format);
-        if (!protocol) co_return error("Unknown driver '{}'", options.format);
+        if (!protocol)
+            co_return error("Unknown driver '{}'{}", options.format, context.formats.suggest(options.format));
     } else {
         CO_TRY_ASSIGN(protocol, context.formats.protocol_for(options.filename));
     }
+    std::vector<OptionSpec> specs(protocol->open_options.begin(), protocol->open_options.end());
+    specs.push_back({"filename", OptionType::string, ""});
+    CO_TRY(options.tree.check_open_options(specs, fmt::format("Block protocol '{}' doesn't", protocol->name)));
     CO_TRY_ASSIGN(std::unique_ptr<BlockDevice> device, co_await protocol->open(context, std::move(options)));
     co_return align_requests(std::move(device));
 }

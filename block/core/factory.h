@@ -39,6 +39,7 @@ struct Format {
     Task<Result<std::unique_ptr<Image>>> (*open)(FormatOpenArgs args) = nullptr;
     Task<Result<void>> (*create)(BlockContext& context, CreateRequest request) = nullptr;
     std::span<OptionSpec const> create_options = {};
+    std::span<OptionSpec const> open_options = {};  // beside the common ones and those of the file and backing file
     std::span<OptionSpec const> amend_options = {}; // beside the create options marked as amendable
     bool supports_backing = false;
     bool supports_compression = false;
@@ -61,6 +62,7 @@ struct Protocol {
     Task<Result<void>> (*create)(BlockContext& context, std::string filename, std::uint64_t size,
                                  OptionValues options) = nullptr;
     std::span<OptionSpec const> create_options = {};
+    std::span<OptionSpec const> open_options = {}; // beside the common ones
 };
 
 inline constexpr std::size_t probe_bytes = 2048;
@@ -72,6 +74,8 @@ public:
     void add(Protocol protocol) { protocols_.push_back(protocol); }
     std::span<Format const> formats() const { return formats_; }
     std::span<Protocol const> protocols() const { return protocols_; }
+    // The names of all formats, and of all protocols; "\nDid you mean 'X'?" if `word` is near one, else nothing.
+    std::string suggest(std::string_view word) const;
     Format const* find(std::string_view name) const;
     Protocol const* find_protocol(std::string_view name) const;
     // The best score wins; raw scores 1 for anything.

@@ -41,7 +41,8 @@ Result<CacheMode> parse_cache_mode(std::string_view text) {
 }
 
 Result<AioEngine> parse_aio_engine(std::string_view text) {
-    if (text == "threads" || text == "native") return AioEngine::threads;
+    if (text == "threads") return AioEngine::threads;
+    if (text == "native") return AioEngine::native;
     if (text == "io_uring") return AioEngine::io_uring;
     return error("Invalid aio option: {}", text);
 }

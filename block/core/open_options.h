@@ -21,12 +21,13 @@ enum class CacheMode : std::uint8_t {
 constexpr bool bypasses_page_cache(CacheMode m) { return m == CacheMode::none || m == CacheMode::directsync; }
 constexpr bool writes_through(CacheMode m) { return m == CacheMode::directsync || m == CacheMode::writethrough; }
 
-enum class AioEngine : std::uint8_t { automatic, threads, io_uring }; // automatic: io_uring if the host has it
+// automatic: io_uring if the host has it; native: threads, but only with O_DIRECT, as QEMU asks.
+enum class AioEngine : std::uint8_t { automatic, threads, native, io_uring };
 enum class DiscardMode : std::uint8_t { ignore, unmap };
 enum class DetectZeroes : std::uint8_t { off, on, unmap };
 enum class LockMode : std::uint8_t { automatic, on, off }; // automatic: on where the file system can lock
 
-// Each by its QEMU spelling ("Invalid cache option: x", ...); "native" means threads here.
+// Each by its QEMU spelling ("Invalid cache option: x", ...).
 Result<CacheMode> parse_cache_mode(std::string_view text);
 Result<AioEngine> parse_aio_engine(std::string_view text);
 Result<DiscardMode> parse_discard_mode(std::string_view text);

@@ -1,6 +1,7 @@
 #include "block/core/option_values.h"
 
 #include "vmm/base/checked.h"
+#include "vmm/base/text.h"
 
 #include <algorithm>
 #include <cerrno>
@@ -41,7 +42,29 @@ OptionSpec const* find_spec(std::span<OptionSpec const> specs, std::string_view 
     return found == specs.end() ? nullptr : &*found;
 }
 
+std::string suggest_option(std::string_view name, std::span<OptionSpec const> specs) {
+    std::vector<std::string_view> names;
+    for (OptionSpec const& spec : specs)
+        if (!spec.name.ends_with('.')) names.push_back(spec.name);
+    return suggestion(name, names);
+}
+
+Result<void> check_value(OptionValues const& values, OptionSpec const& spec, std::string const& name) {
+    switch (spec.type) {
+    case OptionType::string: break;
+    case OptionType::boolean: TRY(values.boolean(name, false)); break;
+    case OptionType::number: TRY(values.number(name, 0)); break;
+    case OptionType::size: TRY(values.size(name, 0)); break;
+    }
+    return {};
+}
+
 } // namespace
+
+std::string suggestion(std::string_view word, std::span<std::string_view const> names) {
+    std::string_view best = nearest(word, names);
+    return best.empty() ? "" : fmt::format("\nDid you mean '{}'?", best);
+}
 
 Result<std::uint64_t> parse_size(std::string_view text, std::string_view name) {
     std::string copy(text);
@@ -102,13 +125,19 @@ Result<OptionValues> OptionValues::parse(std::string_view text) {
 Result<void> OptionValues::check_against(std::span<OptionSpec const> specs) const {
     for (auto const& [name, value] : values_) {
         OptionSpec const* spec = find_spec(specs, name);
-        if (!spec) return error("Invalid parameter '{}'", name);
-        switch (spec->type) {
-        case OptionType::string: break;
-        case OptionType::boolean: TRY(parse_bool(value, name)); break;
-        case OptionType::number: TRY(number(name, 0)); break;
-        case OptionType::size: TRY(parse_size(value, name)); break;
-        }
+        if (!spec) return error("Invalid parameter '{}'{}", name, suggest_option(name, specs));
+        TRY(check_value(*this, *spec, name));
+    }
+    return {};
+}
+
+Result<void> OptionValues::check_open_options(std::span<OptionSpec const> specs, std::string_view driver) const {
+    for (auto const& [name, value] : values_) {
+        OptionSpec const* spec = find_spec(specs, name);
+        if (spec) TRY(check_value(*this, *spec, name));
+        bool beneath = std::ranges::any_of(
+            specs, [&](OptionSpec const& s) { return s.name.ends_with('.') && name.starts_with(s.name); });
+        if (!spec && !beneath) return error("{} support the option '{}'{}", driver, name, suggest_option(name, specs));
     }
     return {};
 }

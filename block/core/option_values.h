@@ -47,6 +47,9 @@ public:
     // "Invalid parameter 'x'" for a name that `specs` does not hold, or the type's message for a value that does not
     // parse.
     Result<void> check_against(std::span<OptionSpec const> specs) const;
+    // The same for a driver's options at open, where a spec's name that ends in '.' stands for all beneath it; `driver`
+    // is "Block format 'raw' does not" and the like.
+    Result<void> check_open_options(std::span<OptionSpec const> specs, std::string_view driver) const;
     // Adds the defaults of options that are not given.
     void add_defaults(std::span<OptionSpec const> specs);
 
@@ -63,6 +66,9 @@ public:
 private:
     std::map<std::string, std::string> values_;
 };
+
+// A second line for a message about an unknown `word`, "\nDid you mean 'X'?", or nothing when no name is near it.
+std::string suggestion(std::string_view word, std::span<std::string_view const> names);
 
 // "Formatting 'x', fmt=qcow2 cluster_size=65536 ... size=1073741824 ...": given and default values in table order.
 std::string formatting_line(std::string_view filename, std::string_view format, std::span<OptionSpec const> specs,

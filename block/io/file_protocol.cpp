@@ -121,6 +121,12 @@ Task<Result<void>> HostFile::write_zeroes(std::uint64_t offset, std::uint64_t le
         if (!beyond) {
             Result<void> result = co_await s_.io->allocate(mode, offset, length);
             if (!result.ok()) code = result.error().errno_value();
+            if (code == EOPNOTSUPP && !flags.may_unmap) { // tmpfs knows holes only: made, and filled again
+                Result<void> hole =
+                    co_await s_.io->allocate(FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, offset, length);
+                if (hole.ok()) hole = co_await s_.io->allocate(FALLOC_FL_KEEP_SIZE, offset, length);
+                code = hole.ok() ? 0 : hole.error().errno_value();
+            }
         }
         if (code == 0 && offset + length > s_.size) {
             if (ftruncate(s_.fd.get(), off_t(offset + length)) < 0)
@@ -291,6 +297,8 @@ Task<Result<std::unique_ptr<BlockDevice>>> open_file(BlockContext& context, Open
     struct stat status {};
     if (fstat(setup.fd.get(), &status) < 0) co_return error_from_errno(errno, "Could not open '{}'", setup.filename);
     CO_TRY_ASSIGN(setup.size, size_of(setup.fd.get(), status, setup.filename));
+    if (options.aio == AioEngine::native && !bypasses_page_cache(options.cache))
+        co_return error("aio=native was specified, but it requires cache.direct=on, which was not specified.");
     setup.is_device = S_ISBLK(status.st_mode);
     setup.cache = options.cache;
     setup.discard = options.discard;
@@ -303,7 +311,7 @@ Task<Result<std::unique_ptr<BlockDevice>>> open_file(BlockContext& context, Open
     }
     if (options.aio == AioEngine::io_uring && !context.uring)
         co_return error("aio=io_uring was specified, but io_uring is not available on this host");
-    bool ring = context.uring && options.aio != AioEngine::threads;
+    bool ring = context.uring && (options.aio == AioEngine::automatic || options.aio == AioEngine::io_uring);
     bool page_cache = !bypasses_page_cache(options.cache);
     setup.io =
         ring ? context.uring->open(setup.fd.get(), page_cache) : make_threaded_file_io(context.pool, setup.fd.get());
@@ -330,24 +338,33 @@ Task<Result<void>> create(BlockContext&, std::string filename, std::uint64_t siz
     co_return Result<void>{};
 }
 
+constexpr OptionSpec open_options[] = {
+    {"aio-max-batch", OptionType::number, "accepted: batches are as long as they get"},
+    {"drop-cache", OptionType::boolean, "accepted: the page cache is not dropped"},
+    {"x-check-cache-dropped", OptionType::boolean, "accepted"},
+};
+
 } // namespace
 
 Protocol file_protocol() {
     return {.name = "file",
             .matches = [](std::string_view name) { return name.starts_with("file:"); },
             .open = open_file,
-            .create = create};
+            .create = create,
+            .open_options = open_options};
 }
 Protocol host_device_protocol() {
     return {.name = "host_device",
             .matches = [](std::string_view name) { return name.starts_with("host_device:"); },
             .open = open_file,
-            .create = create};
+            .create = create,
+            .open_options = open_options};
 }
 Protocol host_cdrom_protocol() {
     return {.name = "host_cdrom",
             .matches = [](std::string_view name) { return name.starts_with("host_cdrom:"); },
-            .open = open_file};
+            .open = open_file,
+            .open_options = open_options};
 }
 
 } // namespace vmm::block

@@ -51,8 +51,22 @@ Task<Result<std::unique_ptr<BlockDevice>>> open(BlockContext& context, OpenOptio
     }
 }
 
+constexpr OptionSpec open_options[] = {
+    {"server.", OptionType::string, "type, path, host, port"},
+    {"type", OptionType::string, ""},
+    {"host", OptionType::string, ""},
+    {"port", OptionType::string, ""},
+    {"path", OptionType::string, ""},
+    {"export", OptionType::string, "name of the export"},
+    {"tls-creds", OptionType::string, "ID of the credentials"},
+    {"tls-hostname", OptionType::string, "the name the server's certificate must have"},
+    {"x-dirty-bitmap", OptionType::string, "metadata context to show instead of the allocation"},
+    {"reconnect-delay", OptionType::number, "seconds to wait for a lost server"},
+    {"open-timeout", OptionType::number, "seconds to wait for a server to come up"},
+};
+
 } // namespace
 
-Protocol nbd_protocol() { return {.name = "nbd", .matches = is_nbd_name, .open = open}; }
+Protocol nbd_protocol() { return {.name = "nbd", .matches = is_nbd_name, .open = open, .open_options = open_options}; }
 
 } // namespace vmm::block::nbd

@@ -183,6 +183,11 @@ SCENARIOS = {
         "qemu-img create -q -f raw base.raw 1M", "qemu-img create -q -f qcow2 -b base.raw -F raw grow.qcow2 4M",
         "qemu-io -c 'write -P 9 3M 8k' grow.qcow2", "qemu-img commit grow.qcow2", "qemu-img info base.raw",
         "qemu-io -f raw -c 'read -P 9 3M 8k' base.raw"]),
+    "commit_empties_qcow": (True, [
+        "qemu-img create -q b.raw 4M", "qemu-img create -q -f qcow -b b.raw -F raw o.qcow",
+        "qemu-io -f qcow -c 'write -P 3 1M 64k' o.qcow", "qemu-img commit -f qcow o.qcow 2>/dev/null",
+        "qemu-img map --output=json o.qcow", "qemu-io -f raw -c 'read -P 3 1M 64k' b.raw", "stat -c %s o.qcow",
+        "qemu-io -f qcow -c 'write -P 4 1M 4k' -c 'read -P 3 1028k 60k' -c 'read -P 4 1M 4k' o.qcow"]),
     "open_options": (True, QCOW2 + [
         "qemu-img info --image-opts driver=qcow2,file.driver=file,file.filename=a.qcow2,file.locking=off",
         "qemu-img compare --image-opts driver=raw,file.filename=a.raw,cache.direct=on driver=qcow2,file.filename=a.qcow2,cache.no-flush=on",
@@ -196,6 +201,35 @@ SCENARIOS = {
         "qemu-img map --output=json a.qcow2", "qemu-img check -q a.qcow2",
         "qemu-io --image-opts -c 'write -P 0 1M 64k' driver=raw,file.filename=a.raw,detect-zeroes=unmap,discard=unmap",
         "qemu-img map --output=json -f raw a.raw"]),
+    "driver_options": (True, RAW + QCOW2[2:] + [
+        "qemu-io --image-opts -c length -c 'write 0 4k' -c 'read 512 512' " + options for options in (
+            "driver=raw,foo=on,file.filename=a.raw", "driver=raw,file.filename=a.raw,file.foo=1",
+            "driver=raw,ofset=1,file.filename=a.raw", "driver=raw,size=1,file.filename=a.raw",
+            "driver=raw,offset=5M,file.filename=a.raw", "driver=raw,offset=1M,size=1M,file.filename=a.raw",
+            "driver=raw,offset=1M,size=4M,file.filename=a.raw", "driver=qcow2,file.filename=a.qcow2,foo=1",
+            "driver=qcow2,lazy-refcounts=x,file.filename=a.qcow2", "driver=qcow2,file.filename=a.qcow2,l2-cache-sise=1",
+            "driver=qcow2,file.filename=a.qcow2,overlap-check=foo", "driver=qcow2,file.filename=a.qcow2,overlap-check=all",
+            "driver=qcow2,file.filename=a.qcow2,overlap-check.template=none,overlap-check.main-header=on",
+            "driver=qcow2,file.filename=a.qcow2,cache-size=1M,l2-cache-size=2M",
+            "driver=qcow2,file.filename=a.qcow2,cache-size=1M,l2-cache-size=512k",
+            "driver=qcow2,file.filename=a.qcow2,l2-cache-entry-size=4k", "driver=qcow2,file.filename=a.qcow2,l2-cache-entry-size=3k",
+            "driver=qcow2,file.filename=a.qcow2,pass-discard-request=foo", "driver=qcow2", "driver=foo,file.filename=a.raw",
+            "file.driver=fole,file.filename=a.raw", "driver=null-co,sise=3", "driver=null-co,latency-ns=5",
+            "driver=blkdebug,image.filename=a.raw,inject-error.0.event=none,inject-error.0.iotype=write",
+            "driver=blkdebug,image.filename=a.raw,align=4096", "driver=blkdebug,image.filename=a.raw,foo=1",
+            "driver=qcow2,file.driver=blkdebug,file.image.filename=a.qcow2,file.inject-error.0.event=cluster_alloc,file.inject-error.0.once=on",
+            "driver=raw,file.filename=a.raw,file.aio=native", "driver=raw,file.filename=a.raw,file.locking=foo",
+            "driver=raw,file.filename=a.raw,file.aio-max-batch=3", "driver=raw,file.filename=a.raw,file.drop-cache=off")] + [
+        "qemu-img create -f qcow2 -o cluster_siz=4k x 1M", "qemu-img create -f qcow3 x 1M", "qemu-img info -f qcow3 a.qcow2",
+        "qemu-io -d foo -c length a.qcow2", "qemu-io -i native -c length a.qcow2", "qemu-io -n -i native -c length a.qcow2"]),
+    "encrypted_targets": (True, RAW + [
+        "qemu-img convert --object secret,id=s,data=abc -f raw -O luks -o key-secret=s,iter-time=10 a.raw l",
+        "qemu-img compare --object secret,id=s,data=abc --image-opts driver=raw,file.filename=a.raw driver=luks,file.filename=l,key-secret=s",
+        "/usr/bin/qemu-img compare --object secret,id=s,data=abc --image-opts driver=raw,file.filename=a.raw driver=luks,file.filename=l,key-secret=s",
+        "qemu-img convert --object secret,id=s,data=abc -f raw -O qcow2 -o encrypt.format=luks,encrypt.key-secret=s,encrypt.iter-time=10 a.raw q",
+        "/usr/bin/qemu-img compare --object secret,id=s,data=abc --image-opts driver=raw,file.filename=a.raw driver=qcow2,file.filename=q,encrypt.key-secret=s",
+        "qemu-img convert --object secret,id=s,data=abc -f raw -O qcow -o encrypt.format=aes,encrypt.key-secret=s a.raw q1",
+        "/usr/bin/qemu-img compare --object secret,id=s,data=abc --image-opts driver=raw,file.filename=a.raw driver=qcow,file.filename=q1,encrypt.key-secret=s"]),
     "luks": (True, [
         "qemu-img create -f luks l.img 4M", "qemu-img create -f luks -o help",
         "qemu-img create --object secret,id=s,data=abc -f luks -o key-secret=s,iter-time=10 l.img 4M",
@@ -301,6 +335,7 @@ EVEN_OUT = [
     (r'"fragmented-clusters": \d+,\n\s*', ''),
     (r'#block\d+', '#block'),
     (r'; did you mean .*', ''),
+    (r'\nDid you mean .*', ''),
     # the terminal's own line: chunk sizes decide how many steps are shown
     (r'    \(\d+\.\d\d/100%\)\r(?!\n)', ''),
     (r"-95 \((Operation not supported)\)", r"\1"),

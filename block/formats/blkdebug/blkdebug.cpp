@@ -5,6 +5,7 @@
 #include "block/core/sync.h"
 
 #include <algorithm>
+#include <bit>
 #include <cerrno>
 #include <cstring>
 #include <fstream>
@@ -56,6 +57,60 @@ Result<Rule> make_rule(std::string const& section, OptionValues const& values) {
     return rule;
 }
 
+// Rules given as options: PREFIX.N.event and so on, in order of N.
+Result<void> add_rules(std::string const& kind, OptionValues const& given, std::vector<Rule>& rules) {
+    OptionValues of_kind = given.sub(kind);
+    for (std::size_t i = 0;; ++i) {
+        OptionValues one = of_kind.sub(std::to_string(i));
+        if (one.empty()) return {};
+        if (rules.size() >= max_rules) return error("There are more than {} rules", max_rules);
+        rules.push_back(TRY(make_rule(kind, one)));
+    }
+}
+
+// What the device is to say of itself in place of what the file says; 0: the same as the file.
+struct LimitsGiven {
+    std::uint64_t align = 0, max_transfer = 0, max_zeroes = 0, opt_zeroes = 0, opt_discard = 0;
+};
+
+Result<LimitsGiven> limits_given(OptionValues const& given) {
+    LimitsGiven limits;
+    limits.align = TRY(given.size("align", 0));
+    if (limits.align && (!std::has_single_bit(limits.align) || limits.align > (1u << 30)))
+        return error("Cannot meet constraints with align {}", limits.align);
+    std::uint64_t const unit = std::max<std::uint64_t>(limits.align, 1);
+    auto multiple = [&](char const* name, std::uint64_t& value) -> Result<void> {
+        value = TRY(given.size(name, 0));
+        if (value % unit || value > INT32_MAX) return error("Cannot meet constraints with {} {}", name, value);
+        return {};
+    };
+    std::uint64_t max_discard = 0;
+    TRY(multiple("max-transfer", limits.max_transfer));
+    TRY(multiple("opt-write-zero", limits.opt_zeroes));
+    TRY(multiple("max-write-zero", limits.max_zeroes));
+    TRY(multiple("opt-discard", limits.opt_discard));
+    TRY(multiple("max-discard", max_discard));
+    if (max_discard && (!limits.max_zeroes || max_discard < limits.max_zeroes)) limits.max_zeroes = max_discard;
+    for (std::uint64_t* optimum : {&limits.opt_zeroes, &limits.opt_discard})
+        if (*optimum && !std::has_single_bit(*optimum)) *optimum = 0; // a hint
+    return limits;
+}
+
+constexpr OptionSpec open_options[] = {
+    {"config", OptionType::string, "file with rules"},
+    {"image", OptionType::string, ""},
+    {"image.", OptionType::string, "what lies under it"},
+    {"x-image", OptionType::string, ""},
+    {"inject-error.", OptionType::string, "N.event, N.state, N.iotype, N.errno, N.sector, N.once, N.immediately"},
+    {"set-state.", OptionType::string, "N.event, N.state, N.new_state"},
+    {"align", OptionType::size, "requests are multiples of it"},
+    {"max-transfer", OptionType::size, "longest request"},
+    {"opt-write-zero", OptionType::size, ""},
+    {"max-write-zero", OptionType::size, ""},
+    {"opt-discard", OptionType::size, ""},
+    {"max-discard", OptionType::size, ""},
+};
+
 std::string trim(std::string_view text, std::string_view blanks = " \t\r\"") {
     std::size_t first = text.find_first_not_of(blanks);
     if (first == std::string_view::npos) return {};
@@ -101,12 +156,12 @@ class Blkdebug final : public BlockDevice,
                        public Resizable,
                        public DebugEvents {
 public:
-    Blkdebug(std::unique_ptr<BlockDevice> file, std::vector<Rule> rules)
-        : file_(std::move(file)), rules_(std::move(rules)) {}
+    Blkdebug(std::unique_ptr<BlockDevice> file, std::vector<Rule> rules, LimitsGiven limits)
+        : file_(std::move(file)), rules_(std::move(rules)), limits_(limits) {}
 
     std::uint64_t size_bytes() const override { return file_->size_bytes(); }
     bool read_only() const override { return file_->read_only(); }
-    Limits limits() const override { return file_->limits(); }
+    Limits limits() const override;
     Capabilities capabilities() override {
         Capabilities under = file_->capabilities();
         return Capabilities{.sparse = under.sparse ? this : nullptr,
@@ -171,10 +226,21 @@ private:
 
     std::unique_ptr<BlockDevice> file_;
     std::vector<Rule> rules_;
+    LimitsGiven limits_;
     std::uint64_t state_ = 1;
     std::vector<Breakpoint> breakpoints_;
     std::vector<std::shared_ptr<Suspended>> suspended_;
 };
+
+Limits Blkdebug::limits() const {
+    Limits limits = file_->limits();
+    if (limits_.align) limits.request_alignment = std::max(limits.request_alignment, std::uint32_t(limits_.align));
+    if (limits_.max_transfer) limits.max_transfer = std::min(limits.max_transfer, limits_.max_transfer);
+    if (limits_.max_zeroes) limits.max_zeroes = std::min(limits.max_zeroes, limits_.max_zeroes);
+    if (limits_.opt_zeroes) limits.zeroes_alignment = std::uint32_t(limits_.opt_zeroes);
+    if (limits_.opt_discard) limits.discard_alignment = std::uint32_t(limits_.opt_discard);
+    return limits;
+}
 
 Task<void> Blkdebug::event(BlkdebugEvent event) {
     std::uint64_t next_state = state_;
@@ -254,8 +320,10 @@ Task<Result<std::unique_ptr<BlockDevice>>> open(BlockContext& context, OpenOptio
         under.filename = under.tree.text_or("filename", "");
     }
     CO_TRY_ASSIGN(std::vector<Rule> rules, parse_config(config));
+    for (char const* kind : {"inject-error", "set-state"}) CO_TRY(add_rules(kind, options.tree, rules));
+    CO_TRY_ASSIGN(LimitsGiven limits, limits_given(options.tree));
     CO_TRY_ASSIGN(std::unique_ptr<BlockDevice> file, co_await open_protocol(context, std::move(under)));
-    co_return std::make_unique<Blkdebug>(std::move(file), std::move(rules));
+    co_return std::make_unique<Blkdebug>(std::move(file), std::move(rules), limits);
 }
 
 } // namespace
@@ -263,7 +331,8 @@ Task<Result<std::unique_ptr<BlockDevice>>> open(BlockContext& context, OpenOptio
 Protocol blkdebug_protocol() {
     return {.name = "blkdebug",
             .matches = [](std::string_view name) { return name.starts_with("blkdebug:"); },
-            .open = open};
+            .open = open,
+            .open_options = open_options};
 }
 
 } // namespace vmm::block

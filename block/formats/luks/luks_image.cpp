@@ -23,6 +23,8 @@ constexpr std::uint64_t copy_bytes = 256 * KiB;
 // Below this a hop to another thread costs more than the cipher.
 constexpr std::size_t inline_cipher_bytes = 16384;
 
+constexpr OptionSpec open_options[] = {{"key-secret", OptionType::string, "ID of the secret with the passphrase"}};
+
 constexpr OptionSpec create_options[] = {
     {"size", OptionType::size, "Virtual disk size"},
     {"key-secret", OptionType::string, "ID of the secret that provides the keyslot passphrase"},
@@ -235,6 +237,7 @@ Format luks_format() {
             .open = open,
             .create = create,
             .create_options = create_options,
+            .open_options = open_options,
             .amend_options = luks_amend_options,
             .measure = measure};
 }

@@ -44,6 +44,12 @@ private:
     bool read_zeroes_, read_only_;
 };
 
+constexpr OptionSpec open_options[] = {
+    {"size", OptionType::size, "how long the device is"},
+    {"read-zeroes", OptionType::boolean, "whether reads give zeroes"},
+    {"latency-ns", OptionType::number, "accepted: requests take no time"},
+};
+
 Task<Result<std::unique_ptr<BlockDevice>>> open(BlockContext&, OpenOptions options) {
     CO_TRY_ASSIGN(std::uint64_t size, options.tree.size("size", GiB));
     CO_TRY_ASSIGN(bool zeroes, options.tree.boolean("read-zeroes", false));
@@ -55,7 +61,8 @@ Task<Result<std::unique_ptr<BlockDevice>>> open(BlockContext&, OpenOptions optio
 Protocol null_co_protocol() {
     return {.name = "null-co",
             .matches = [](std::string_view name) { return name.starts_with("null-co://"); },
-            .open = open};
+            .open = open,
+            .open_options = open_options};
 }
 
 } // namespace vmm::block

@@ -10,6 +10,8 @@ namespace {
 
 using namespace qcow;
 
+constexpr OptionSpec open_options[] = {{"encrypt.", OptionType::string, "format, key-secret"}};
+
 constexpr OptionSpec create_options[] = {
     {"size", OptionType::size, "Virtual disk size"},
     {"backing_file", OptionType::string, "File name of a base image"},
@@ -69,6 +71,7 @@ Format qcow_format() {
             .open = qcow::open,
             .create = create,
             .create_options = create_options,
+            .open_options = open_options,
             .supports_backing = true,
             .supports_compression = true};
 }

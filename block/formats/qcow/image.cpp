@@ -13,6 +13,7 @@ QcowImage::QcowImage(FormatOpenArgs args, Header header, std::string backing, st
 
 Capabilities QcowImage::capabilities() {
     Capabilities can = MappedImage::capabilities();
+    can.emptyable = read_only() ? nullptr : this;
     can.compressed = read_only() || encrypted() ? nullptr : this;
     return can;
 }

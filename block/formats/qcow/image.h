@@ -6,7 +6,7 @@
 
 namespace vmm::block::qcow {
 
-class QcowImage final : public MappedImage, public CompressedWrites {
+class QcowImage final : public MappedImage, public CompressedWrites, public Emptyable {
 public:
     QcowImage(FormatOpenArgs args, Header header, std::string backing, std::unique_ptr<SectorCipher> cipher);
     Task<Result<void>> load_tables();
@@ -15,6 +15,7 @@ public:
     std::uint32_t cluster_size_bytes() const override { return std::uint32_t(unit_); }
     Task<Result<void>> write_compressed(std::uint64_t offset, ConstIoSpans from) override;
     Task<Result<void>> finish_compressed() override { return flush(); }
+    Task<Result<void>> make_empty() override { return tables_.clear(); }
 
 protected:
     Result<std::optional<Mapping>> find(std::uint64_t offset) override;

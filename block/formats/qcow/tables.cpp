@@ -1,5 +1,6 @@
 #include "block/formats/qcow/tables.h"
 
+#include "block/core/capabilities.h"
 #include "block/formats/mapped/mapped_image.h"
 #include "vmm/base/checked.h"
 
@@ -94,6 +95,20 @@ std::uint64_t Tables::append_bytes(std::uint64_t bytes) {
     std::uint64_t at = end_;
     end_ += bytes;
     return at;
+}
+
+Task<Result<void>> Tables::clear() {
+    tables_.clear();
+    dirty_.clear();
+    dirty_l1_.clear();
+    std::ranges::fill(l1_, be64(0));
+    CO_TRY(co_await write_bytes(file_, header_.l1_offset, bytes_of(l1_)));
+    CO_TRY(co_await file_.flush());
+    Resizable* resizable = file_.capabilities().resizable;
+    if (!resizable) co_return Result<void>{};
+    ResizeRequest shorter{.new_size_bytes = header_.l1_offset + l1_.size() * sizeof(be64), .shrink_ok = true};
+    Result<void> result = co_await resizable->resize(shorter);
+    co_return result;
 }
 
 Task<Result<void>> Tables::write_back() {

@@ -28,6 +28,9 @@ public:
     std::uint64_t append_cluster();
     std::uint64_t append_bytes(std::uint64_t bytes);
     bool clean() const { return dirty_.empty() && dirty_l1_.empty(); }
+    // No entry names a cluster any more, here and in the file, which ends behind the first level from now on. What
+    // comes next is written behind where it ended before: places known to have been tables stay unused.
+    Task<Result<void>> clear();
     // Data made stable, then second levels, then the first.
     Task<Result<void>> write_back();
 

@@ -3,6 +3,7 @@
 #include "vmm/base/checked.h"
 
 #include <algorithm>
+#include <bit>
 #include <cerrno>
 
 namespace vmm::block::qcow2 {
@@ -47,6 +48,46 @@ Task<Result<std::unique_ptr<BlockDevice>>> open_data_file(BlockContext& context,
     co_return device;
 }
 
+Result<void> take_cache_sizes(OptionValues const& given, Store::Setup& setup) {
+    std::uint64_t const cluster = 1ull << setup.header.cluster_bits;
+    std::uint64_t const smallest = 4 * cluster; // refcount blocks, when the rest goes to L2 tables
+    bool const l2 = given.has("l2-cache-size"), refcounts = given.has("refcount-cache-size");
+    setup.l2_cache_bytes = TRY(given.size("l2-cache-size", setup.l2_cache_bytes));
+    setup.refcount_cache_bytes = TRY(given.size("refcount-cache-size", setup.refcount_cache_bytes));
+    if (given.has("cache-size")) {
+        std::uint64_t both = TRY(given.size("cache-size", 0));
+        if (l2 && refcounts)
+            return error("cache-size, l2-cache-size and refcount-cache-size may not be set at the same time");
+        if (l2 && setup.l2_cache_bytes > both) return error("l2-cache-size may not exceed cache-size");
+        if (refcounts && setup.refcount_cache_bytes > both)
+            return error("refcount-cache-size may not exceed cache-size");
+        if (!l2) setup.l2_cache_bytes = both - (refcounts ? setup.refcount_cache_bytes : std::min(both, smallest));
+        if (!refcounts) setup.refcount_cache_bytes = both - setup.l2_cache_bytes;
+    }
+    std::uint64_t entry = TRY(given.size("l2-cache-entry-size", cluster));
+    if (!std::has_single_bit(entry) || entry < 512 || entry > cluster)
+        return error("L2 cache entry size must be a power of two between 512 and the cluster size ({})", cluster);
+    return {};
+}
+
+Result<void> check_overlap_option(OptionValues const& given) {
+    constexpr std::string_view levels[] = {"none", "constant", "cached", "all"};
+    std::optional<std::string> level = given.text("overlap-check");
+    if (std::optional<std::string> under = given.text("overlap-check.template")) {
+        if (level && *level != *under)
+            return error("Conflicting values for qcow2 options 'overlap-check' ('{}') and 'overlap-check.template' "
+                         "('{}')",
+                         *level, *under);
+        level = under;
+    }
+    if (level && std::ranges::find(levels, *level) == std::end(levels))
+        return error("Unsupported value '{}' for qcow2 option 'overlap-check'. Allowed are any of the following: none, "
+                     "constant, "
+                     "cached, all",
+                     *level);
+    return {};
+}
+
 } // namespace
 
 Task<Result<std::unique_ptr<Qcow2Image>>> Qcow2Image::open(FormatOpenArgs args) {
@@ -59,8 +100,8 @@ Task<Result<std::unique_ptr<Qcow2Image>>> Qcow2Image::open(FormatOpenArgs args) 
         .context = args.context, .file = std::move(args.file), .filename = args.filename, .header = std::move(header)};
     setup.writable = writable;
     setup.discard = options.discard == DiscardMode::unmap;
-    CO_TRY_ASSIGN(setup.l2_cache_bytes, options.tree.size("l2-cache-size", setup.l2_cache_bytes));
-    CO_TRY_ASSIGN(setup.refcount_cache_bytes, options.tree.size("refcount-cache-size", setup.refcount_cache_bytes));
+    CO_TRY(take_cache_sizes(options.tree, setup));
+    CO_TRY(check_overlap_option(options.tree));
     Parts parts;
     parts.store = std::make_unique<Store>(std::move(setup));
     Header const& h = parts.store->header();

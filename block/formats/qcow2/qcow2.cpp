@@ -8,6 +8,22 @@ namespace vmm::block {
 namespace {
 
 // luks_amend_options, as an option of qcow2 says them; "encrypt.iter-time" is a create option.
+constexpr OptionSpec open_options[] = {
+    {"lazy-refcounts", OptionType::boolean, "accepted: a commit writes all that belongs together"},
+    {"pass-discard-request", OptionType::boolean, "accepted: discard=unmap passes all or nothing"},
+    {"pass-discard-snapshot", OptionType::boolean, "accepted, as above"},
+    {"pass-discard-other", OptionType::boolean, "accepted, as above"},
+    {"overlap-check", OptionType::string, "checked and accepted: every write is checked against all metadata"},
+    {"overlap-check.", OptionType::string, "accepted, as above"},
+    {"cache-size", OptionType::size, "bytes for L2 tables and refcount blocks together"},
+    {"l2-cache-size", OptionType::size, "bytes for L2 tables"},
+    {"l2-cache-entry-size", OptionType::size, "checked and accepted: tables are cached whole"},
+    {"refcount-cache-size", OptionType::size, "bytes for refcount blocks"},
+    {"cache-clean-interval", OptionType::number, "accepted: caches hold no more than the image needs"},
+    {"data-file.", OptionType::string, "where the guest's data lies"},
+    {"encrypt.", OptionType::string, "format, key-secret"},
+};
+
 constexpr OptionSpec amend_options[] = {
     {"encrypt.state", OptionType::string, "Select new state of affected keyslots (active/inactive)"},
     {"encrypt.new-secret", OptionType::string, "New secret to set in the matching keyslots. Empty string to erase"},
@@ -30,6 +46,7 @@ Format qcow2_format() {
             .open = open,
             .create = qcow2::create_image,
             .create_options = qcow2::create_options(),
+            .open_options = open_options,
             .amend_options = amend_options,
             .supports_backing = true,
             .supports_compression = true,

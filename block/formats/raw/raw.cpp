@@ -12,6 +12,13 @@ namespace vmm::block {
 
 namespace {
 
+constexpr std::uint64_t sector_bytes = 512;
+
+constexpr OptionSpec open_options[] = {
+    {"offset", OptionType::size, "where the disk begins in the file"},
+    {"size", OptionType::size, "how long it is"},
+};
+
 constexpr OptionSpec create_options[] = {
     {"size", OptionType::size, "Virtual disk size"},
     {"preallocation", OptionType::string, "Preallocation mode (allowed values: off, falloc, full)"},
@@ -140,8 +147,11 @@ Task<Result<std::unique_ptr<Image>>> open(FormatOpenArgs args) {
     if (args.options.tree.has("size") && args.options.format == "raw") {
         CO_TRY_ASSIGN(size, args.options.tree.size("size", 0));
     }
+    if (size && *size % sector_bytes) co_return error("Specified size is not multiple of {}", sector_bytes);
+    if (start > have)
+        co_return error("Offset ({}) cannot be greater than size of the containing file ({})", start, have);
     if (start > have || (size && *size > have - start))
-        co_return error("The sum of offset ({}) and size ({}) has to be smaller or equal to the actual size of the "
+        co_return error("The sum of offset ({}) and size ({}) has to be smaller or equal to the  actual size of the "
                         "containing file ({})",
                         start, size.value_or(0), have);
     co_return std::make_unique<RawImage>(std::move(args), start, size);
@@ -167,7 +177,12 @@ Result<Format::Measure> measure(std::uint64_t size, std::uint64_t, OptionValues 
 } // namespace
 
 Format raw_format() {
-    return {.name = "raw", .open = open, .create = create, .create_options = create_options, .measure = measure};
+    return {.name = "raw",
+            .open = open,
+            .create = create,
+            .create_options = create_options,
+            .open_options = open_options,
+            .measure = measure};
 }
 
 } // namespace vmm::block

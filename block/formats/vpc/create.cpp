@@ -13,6 +13,10 @@ namespace {
 
 using namespace vpc;
 
+constexpr OptionSpec open_options[] = {
+    {"force_size_calc", OptionType::string, "accepted: the size is the one the creator's kind means"},
+};
+
 constexpr OptionSpec create_options[] = {
     {"size", OptionType::size, "Virtual disk size"},
     {"force_size", OptionType::boolean,
@@ -72,7 +76,8 @@ std::vector<std::uint8_t> dynamic_start(Footer const& footer) {
 
 Task<Result<void>> create(BlockContext& context, CreateRequest request) {
     std::string subformat = request.options.text_or("subformat", "dynamic");
-    if (subformat != "dynamic" && subformat != "fixed") co_return error("Parameter 'subformat' does not accept value '{}'", subformat);
+    if (subformat != "dynamic" && subformat != "fixed")
+        co_return error("Parameter 'subformat' does not accept value '{}'", subformat);
     CO_TRY_ASSIGN(bool force_size, request.options.boolean("force_size", false));
     if (request.size_bytes > max_disk_bytes) co_return error("The image size is too large for file format 'vpc'");
     bool fixed = subformat == "fixed";
@@ -93,7 +98,12 @@ Task<Result<void>> create(BlockContext& context, CreateRequest request) {
 } // namespace
 
 Format vpc_format() {
-    return {.name = "vpc", .probe = probe, .open = vpc::open, .create = create, .create_options = create_options};
+    return {.name = "vpc",
+            .probe = probe,
+            .open = vpc::open,
+            .create = create,
+            .create_options = create_options,
+            .open_options = open_options};
 }
 
 } // namespace vmm::block

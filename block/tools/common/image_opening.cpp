@@ -20,6 +20,7 @@ Task<Result<std::unique_ptr<Image>>> open_for_tool(Tool& tool, ImageRequest requ
         options.filename = request.name;
         options.format = request.format;
     }
+    for (auto const& [name, value] : request.extra.all()) options.tree.set(name, value);
     options.read_only = !request.writable;
     options.force_share = request.force_share;
     options.cache = request.cache;

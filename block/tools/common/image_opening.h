@@ -10,7 +10,7 @@ namespace vmm::block {
 
 struct ImageRequest {
     std::string name;
-    std::string format = {};  // -f; empty: probe
+    std::string format = {}; // -f; empty: probe
     bool image_opts = false; // name is "driver=...,..."
     bool writable = false;
     bool force_share = false; // -U
@@ -20,6 +20,7 @@ struct ImageRequest {
     bool no_io = false;
     bool discard = false; // discards reach the host
     AioEngine aio = AioEngine::automatic;
+    OptionValues extra = {}; // driver options beside those in the name
 };
 
 // "Could not open 'NAME': ..." in front of the factory's message. Warns when an image opened for writing was guessed to

@@ -57,7 +57,8 @@ Task<Result<void>> open_and_amend(Tool& tool, ImageRequest request, std::string 
 int print_amend_help(Tool& tool, std::string const& name) {
     FormatTable const& formats = tool.context().formats;
     Format const* format = formats.find(name);
-    if (!format && !formats.find_protocol(name)) return tool.fail(fmt::format("Unknown file format '{}'", name));
+    if (!format && !formats.find_protocol(name))
+        return tool.fail(fmt::format("Unknown file format '{}'{}", name, formats.suggest(name)));
     std::vector<OptionSpec> specs;
     if (format) specs = amendable_options(*format);
     if (specs.empty()) return tool.fail(fmt::format("Format driver '{}' does not support option amendment", name));

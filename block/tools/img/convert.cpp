@@ -4,7 +4,6 @@
 #include "block/tools/img/creation.h"
 
 #include <sys/stat.h>
-#include <unistd.h>
 
 #include <algorithm>
 #include <cerrno>
@@ -136,8 +135,8 @@ Task<Result<void>> copy_bitmaps(Image& source, Image& target, bool skip_broken) 
 bool fresh_target_is_zero(ConvertRequest const& request) {
     struct stat status {};
     bool device = stat(local_path(request.target).c_str(), &status) == 0 && S_ISBLK(status.st_mode);
-    bool on_device = device && request.target_format == "raw";
-    return request.target_exists ? request.target_is_zero : request.backing.empty() && !on_device;
+    bool noise = (device && request.target_format == "raw") || request.target_format == "luks";
+    return request.target_exists ? request.target_is_zero : request.backing.empty() && !noise;
 }
 
 Task<Result<void>> check_sources(ConvertRequest const& request, Images const& sources) {
@@ -150,16 +149,29 @@ Task<Result<void>> check_sources(ConvertRequest const& request, Images const& so
     co_return Result<void>{};
 }
 
-// Opens the target, which exists by now, and copies.
+// What of `-o` is needed again to open the target it made.
+Result<OptionValues> secrets_of(std::string const& create_options) {
+    OptionValues secrets;
+    OptionValues given = TRY(OptionValues::parse(create_options));
+    for (auto const& [name, value] : given.all())
+        if (name == "key-secret" || name.ends_with(".key-secret")) secrets.set(name, value);
+    return secrets;
+}
+
+// Opens the target, which exists by now, and copies. `files`: those it consists of.
 Task<Result<void>> fill_target(Tool& tool, ConvertRequest& request, Images const& sources, std::uint64_t size,
-                               Progress& progress, Interrupts& interrupts) {
+                               std::vector<std::string>& files, Progress& progress, Interrupts& interrupts) {
     ImageRequest open{.name = request.target};
     open.format = request.target_image_opts ? "" : request.target_format;
     open.image_opts = request.target_image_opts;
     open.writable = true;
     open.cache = request.cache;
     open.discard = true;
+    if (!request.target_exists) {
+        CO_TRY_ASSIGN(open.extra, secrets_of(request.options));
+    }
     CO_TRY_ASSIGN(std::unique_ptr<Image> target, co_await open_for_tool(tool, open));
+    files = co_await files_of(*target, request.target);
     Result<void> result;
     if (target->size_bytes() < size) {
         if (request.target_exists)
@@ -196,6 +208,7 @@ Task<Result<void>> convert(Tool& tool, ConvertRequest& request,
     if (result.ok()) result = check_target(request);
     if (result.ok()) result = co_await check_sources(request, sources);
     bool created = false;
+    std::vector<std::string> files{request.target};
     if (result.ok()) {
         std::uint64_t size = 0;
         for (auto const& source : sources) size += source->size_bytes();
@@ -203,12 +216,9 @@ Task<Result<void>> convert(Tool& tool, ConvertRequest& request,
             result = co_await create_target(tool, request, size);
             created = result.ok();
         }
-        if (result.ok()) result = co_await fill_target(tool, request, sources, size, progress, interrupts);
+        if (result.ok()) result = co_await fill_target(tool, request, sources, size, files, progress, interrupts);
     }
-    // Half an image must not be taken for a whole one.
-    std::string path = local_path(request.target);
-    struct stat status {};
-    if (!result.ok() && created && stat(path.c_str(), &status) == 0 && S_ISREG(status.st_mode)) unlink(path.c_str());
+    if (!result.ok() && created) remove_unfinished(files);
     Result<void> closed = co_await close_all(std::move(sources));
     if (result.ok() && !closed.ok()) co_return closed;
     co_return result;

@@ -1,6 +1,10 @@
 #include "block/tools/img/creation.h"
 
+#include "block/core/capabilities.h"
 #include "block/core/image.h"
+
+#include <sys/stat.h>
+#include <unistd.h>
 
 #include <algorithm>
 #include <array>
@@ -71,7 +75,7 @@ Result<Format const*> creatable_format(Tool& tool, std::string_view name) {
     Format const* format = tool.context().formats.find(name);
     bool known = format || std::ranges::find(read_only_formats, name) != read_only_formats.end() ||
                  tool.context().formats.find_protocol(name);
-    if (!known) return error("Unknown file format '{}'", name);
+    if (!known) return error("Unknown file format '{}'{}", name, tool.context().formats.suggest(name));
     if (!format || !format->create) return error("Format driver '{}' does not support image creation", name);
     return format;
 }
@@ -120,6 +124,26 @@ Task<Result<std::uint64_t>> create_image_file(Tool& tool, CreationPlan plan) {
     std::uint64_t created = request.size_bytes;
     CO_TRY(co_await format->create(tool.context(), std::move(request)));
     co_return created;
+}
+
+Task<std::vector<std::string>> files_of(Image& image, std::string name) {
+    std::vector<std::string> files{std::move(name)};
+    InfoSource* source = image.capabilities().info;
+    if (!source) co_return files;
+    Result<FormatInfo> info = co_await source->format_info();
+    if (!info.ok()) co_return files;
+    Value const* extents = info->specific_data.find("extents");
+    if (!extents || !extents->as_list()) co_return files;
+    for (Value const& extent : *extents->as_list())
+        if (Value const* path = extent.find("filename"); path && path->as_string()) files.push_back(*path->as_string());
+    co_return files;
+}
+
+void remove_unfinished(std::span<std::string const> files) {
+    struct stat status {};
+    for (std::string const& name : files)
+        if (std::string path = local_path(name); stat(path.c_str(), &status) == 0 && S_ISREG(status.st_mode))
+            unlink(path.c_str());
 }
 
 } // namespace vmm::block

@@ -20,6 +20,11 @@ struct CreationPlan {
 // Creates the image; answers with its size. Warnings go to the tool's standard error.
 Task<Result<std::uint64_t>> create_image_file(Tool& tool, CreationPlan plan);
 
+// The files of an image just created: `name` and, of a VMDK, its extents.
+Task<std::vector<std::string>> files_of(Image& image, std::string name);
+// Removes them after a failure: half an image must not be taken for a whole one. Devices are left alone.
+void remove_unfinished(std::span<std::string const> files);
+
 // The format by name, or "Unknown file format 'x'"; "Format driver 'x' does not support image creation" when it cannot.
 Result<Format const*> creatable_format(Tool& tool, std::string_view name);
 // The lines of `-o help` after the heading.

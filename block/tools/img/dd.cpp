@@ -67,6 +67,7 @@ Task<Result<void>> copy_blocks(Tool& tool, Image& input, DdRequest const& reques
     ImageRequest open{.name = request.output, .format = request.output_format};
     open.writable = true;
     CO_TRY_ASSIGN(std::unique_ptr<Image> output, co_await open_for_tool(tool, open));
+    std::vector<std::string> const files = co_await files_of(*output, request.output);
     CopyOptions options;
     options.source_offset = skip;
     options.length = std::min(length, output->size_bytes());
@@ -74,6 +75,7 @@ Task<Result<void>> copy_blocks(Tool& tool, Image& input, DdRequest const& reques
     CopyJob job(tool, {&input}, *output, options, progress, interrupts);
     Result<void> result = co_await job.run();
     Result<void> closed = co_await close_after(std::move(output), result);
+    if (!closed.ok()) remove_unfinished(files);
     co_return closed;
 }
 

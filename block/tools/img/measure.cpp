@@ -53,7 +53,8 @@ std::uint64_t bitmap_bytes(DirtyBitmaps& bitmaps, std::uint64_t size, std::uint6
 Task<Result<Format::Measure>> measure(Tool& tool, MeasureRequest request) {
     Format const* format = tool.context().formats.find(request.target_format);
     if (!format && !tool.context().formats.find_protocol(request.target_format))
-        co_return error("Unknown file format '{}'", request.target_format);
+        co_return error("Unknown file format '{}'{}", request.target_format,
+                        tool.context().formats.suggest(request.target_format));
     if (!format || !format->measure)
         co_return error("Block driver '{}' does not support size measurement", request.target_format);
     CO_TRY_ASSIGN(OptionValues options, OptionValues::parse(request.options));

@@ -18,7 +18,11 @@ Result<OpenOptions> open_options_from(Flags const& flags) {
     options.discard = DiscardMode::unmap;
     if (flags.has('n')) options.cache = CacheMode::none;
     if (auto const* text = flags.value('t')) options.cache = TRY(parse_cache_mode(*text));
-    if (auto const* text = flags.value('d')) options.discard = TRY(parse_discard_mode(*text));
+    if (auto const* text = flags.value('d')) {
+        Result<DiscardMode> mode = parse_discard_mode(*text);
+        if (!mode.ok()) return error("{}: {}", mode.error().message(), *text);
+        options.discard = *mode;
+    }
     if (auto const* text = flags.value('i')) options.aio = TRY(parse_aio_engine(*text));
     for (auto const& [letter, text] : flags.values) {
         if (letter != 'o') continue;

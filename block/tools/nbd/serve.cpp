@@ -200,6 +200,8 @@ public:
         nbd::ExportInfo info = TRY(tool.run(handshake.choose()));
         ::fcntl(socket_.get(), F_SETFL, ::fcntl(socket_.get(), F_GETFL) & ~O_NONBLOCK);
         TRY(configure_nbd_device(device_.get(), socket_.get(), info));
+        if (std::uint64_t rest = info.size_bytes % 512)
+            tool.warn(fmt::format("the last {} bytes are not a whole sector and cannot be seen on {}", rest, path_));
         EventLoop& loop = tool.loop();
         thread_ = std::thread([this, &loop, ended = std::move(ended)] {
             result_ = run_nbd_device(device_.get(), path_);

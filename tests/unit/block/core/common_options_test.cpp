@@ -40,7 +40,7 @@ TEST(CommonOptions, each_has_its_field_and_leaves_the_tree) {
 }
 
 TEST(CommonOptions, nonsense_is_named) {
-    EXPECT_EQ(taken("locking=foo").error().message(), "Parameter 'locking' does not accept value 'foo'");
+    EXPECT_EQ(taken("locking=foo").error().message(), "invalid parameter value: foo");
     EXPECT_EQ(taken("detect-zeroes=foo").error().message(), "invalid parameter value: foo");
     EXPECT_EQ(taken("detect-zeroes=unmap").error().message(),
               "setting detect-zeroes to unmap is not allowed without setting discard operation to unmap");

@@ -40,6 +40,17 @@ TEST(parse_json_options, nested_objects_flatten) {
     EXPECT_FALSE(parse_json_options("[]").ok());
 }
 
+TEST(OptionValues, an_unknown_option_is_named_with_the_nearest_one_beneath) {
+    constexpr OptionSpec specs[] = {{"cluster_size", OptionType::size, ""}, {"encrypt.", OptionType::string, ""}};
+    EXPECT_EQ(OptionValues::parse("cluster_siz=4k")->check_against(specs).error().message(),
+              "Invalid parameter 'cluster_siz'\nDid you mean 'cluster_size'?");
+    EXPECT_EQ(OptionValues::parse("foo=1")->check_against(specs).error().message(), "Invalid parameter 'foo'");
+    EXPECT_EQ(OptionValues::parse("foo=1")->check_open_options(specs, "It does not").error().message(),
+              "It does not support the option 'foo'");
+    EXPECT_TRUE(OptionValues::parse("encrypt.format=aes,cluster_size=1M")->check_open_options(specs, "").ok());
+    EXPECT_FALSE(OptionValues::parse("cluster_size=x")->check_open_options(specs, "").ok());
+}
+
 TEST(human_size, matches_qemu) {
     EXPECT_EQ(human_size(0), "0 B");
     EXPECT_EQ(human_size(200704), "196 KiB");
