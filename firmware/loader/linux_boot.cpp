@@ -103,7 +103,8 @@ Result<void> add_initrd(LoadContext& context, Page& page, KernelCompanions const
     return {};
 }
 
-// Where the protected-mode code goes: where the kernel wants it; a relocatable one moves down when RAM is short.
+// Where the protected-mode code goes: where the kernel wants it. Loading a relocatable kernel lower gains nothing: it
+// moves itself up to its preferred address (boot.rst, pref_address) and needs init_size bytes from there.
 Result<GuestPhys> place_payload(LoadContext& context, LinuxImage const& image, std::uint64_t payload_size,
                                 std::string const& path) {
     std::uint64_t const need = std::max<std::uint64_t>(image.init_size, payload_size);
@@ -112,8 +113,6 @@ Result<GuestPhys> place_payload(LoadContext& context, LinuxImage const& image, s
         TRY(context.planner.take(wanted, need, "the kernel"));
         return wanted;
     }
-    if (image.relocatable)
-        if (auto at = context.planner.take_lowest(need, image.alignment, high_memory_base)) return *at;
     return error("kernel '{}' needs {} MiB of RAM at {:#x} and the guest has {} MiB in all; give it more memory (-m)",
                  path, div_ceil(need, MiB), wanted,
                  (context.platform.ram_below_4g + context.platform.ram_above_4g) / MiB);

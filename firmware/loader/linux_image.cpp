@@ -19,7 +19,6 @@ enum : std::uint32_t {
     loadflags = 0x211,
     code32_start = 0x214,
     initrd_addr_max = 0x22c,
-    kernel_alignment = 0x230,
     relocatable_kernel = 0x234,
     xloadflags = 0x236,
     cmdline_size = 0x238,
@@ -71,19 +70,13 @@ Result<LinuxImage> parse_linux_image(std::span<std::uint8_t const> file, std::st
     }
     image.code32_start = image.protocol >= 0x205 ? get<std::uint32_t>(file, code32_start) : 0x100000;
     if (image.protocol >= 0x203) image.initrd_addr_max = get<std::uint32_t>(file, initrd_addr_max);
-    if (image.protocol >= 0x205) {
-        image.relocatable = file[relocatable_kernel] != 0;
-        image.alignment = get<std::uint32_t>(file, kernel_alignment);
-    }
+    if (image.protocol >= 0x205) image.relocatable = file[relocatable_kernel] != 0;
     if (image.protocol >= 0x206) image.cmdline_size = get<std::uint32_t>(file, cmdline_size);
     if (image.protocol >= 0x20a) {
         image.preferred_address = get<std::uint64_t>(file, pref_address);
         image.init_size = get<std::uint32_t>(file, init_size);
     }
     if (image.protocol >= 0x20c) image.entry64 = (get<std::uint16_t>(file, xloadflags) & xlf_kernel_64) != 0;
-    if (image.relocatable && !is_power_of_two(image.alignment))
-        return Result<LinuxImage>(
-            error("'{}' is a damaged Linux bzImage: kernel_alignment is {:#x}", path, image.alignment));
     if (image.entry64 && file.size() - image.payload_offset <= LinuxImage::entry64_offset)
         return error("'{}' is a Linux bzImage that is cut off after its setup code", path);
     return image;

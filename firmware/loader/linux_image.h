@@ -17,7 +17,6 @@ struct LinuxImage {
     std::uint32_t initrd_addr_max = 0x37ffffff;
     std::uint32_t cmdline_size = 255; // without the final zero
     bool relocatable = false;
-    std::uint32_t alignment = 0x100000; // for relocatable kernels
     std::uint64_t preferred_address = 0x100000;
     std::uint64_t init_size = 0; // bytes needed at the load address; 0 = not told
     bool entry64 = false;        // has a 64-bit entry point at 0x200

@@ -83,7 +83,7 @@ def kernels():
         cases += [("invalid kernel header", files.make(noise.randbytes(size))) for size in (1, 511, 512, 4096, 100000)]
         cases += [("invalid kernel header", path) for path in ("/dev/zero", "/dev/urandom", files.make(b"", size=3 << 30))]
         for says, path in cases:
-            refused(says, *QUIET, "-m", "64", "-kernel", path)
+            refused(says, *QUIET, "-m", "96", "-kernel", path)
         # A FIFO that nobody writes to is waited for, until a signal.
         fifo = files.folder.name + "/fifo"
         os.mkfifo(fifo)
@@ -100,7 +100,7 @@ def kernels():
             for _ in range(noise.randrange(1, 8)):
                 damaged[noise.randrange(0x1e0, 0x270)] = noise.randrange(256)
             path = files.make(bytes(damaged))
-            status, text = run(*QUIET[:-2], "-monitor", "stdio", "-m", "64", "-S", "-kernel", path, piped=b"quit\n")
+            status, text = run(*QUIET[:-2], "-monitor", "stdio", "-m", "96", "-S", "-kernel", path, piped=b"quit\n")
             check(status == 0 or status == 1 and text.startswith("vmm: "), f"damaged header: status {status}\n{text}")
             loaded += status == 0
             os.unlink(path)
@@ -110,11 +110,11 @@ def kernels():
 def initrds():
     kernel = guest("amd64/vmlinuz")
     with Files() as files:
-        refused("No such file or directory", *QUIET, "-m", "64", "-kernel", kernel, "-initrd", files.folder.name + "/none")
+        refused("No such file or directory", *QUIET, "-m", "96", "-kernel", kernel, "-initrd", files.folder.name + "/none")
         with open(guest("amd64/initrd.gz"), "rb") as file:
             compressed = file.read()
         archive = gzip.decompress(compressed)
-        refused("room", *QUIET, "-m", "64", "-kernel", kernel, "-initrd", files.make(archive, size=200 << 20))
+        refused("room", *QUIET, "-m", "96", "-kernel", kernel, "-initrd", files.make(archive, size=200 << 20))
         noise = random.Random(2)
         cases = [("is empty", b""), ("is cut off", compressed[:len(compressed) // 2]), ("is cut off", archive[:100000]),
                  ("is cut off", archive + lzma.compress(archive)[:300000])]

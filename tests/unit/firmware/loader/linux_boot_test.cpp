@@ -109,10 +109,11 @@ TEST(LinuxBoot, a_protocol_2_00_kernel_finds_its_command_line_by_the_old_magic) 
     EXPECT_EQ(f.string(bp + f.read<std::uint16_t>(bp + 0x22)), "auto");
 }
 
-TEST(LinuxBoot, a_relocatable_kernel_moves_down_when_ram_ends_below_its_preferred_address) {
-    BootFixture f(12);
-    auto entry = f.load({f.file("k", bz_image()), "", {}}).value();
-    EXPECT_EQ(entry.rip, 0x200200u);
+TEST(LinuxBoot, a_kernel_needs_its_init_size_at_its_preferred_address) {
+    BootFixture enough(24), less(23); // 8 MiB from 16 MiB on
+    EXPECT_EQ(enough.load({enough.file("k", bz_image()), "", {}}).value().rip, 0x1000200u);
+    EXPECT_NE(failure(less.load({less.file("k", bz_image()), "", {}})).find("needs 8 MiB of RAM at 0x1000000"),
+              std::string::npos);
 }
 
 TEST(LinuxBoot, too_little_ram_is_told_with_the_figures) {
