@@ -44,15 +44,19 @@ ExitWord ExitWord::unpack(std::uint64_t word) {
 
 ExitWord exit_word(FlagState const& state) {
     if (state.memory) return {};
-    if (state.recipe.kind != Recipe::none) return {.flags = ExitWord::Flags::recipe, .recipe = state.recipe};
+    if (state.has_recipe()) return {.flags = ExitWord::Flags::recipe, .recipe = state.recipe};
     return {.flags = state.rflags ? ExitWord::Flags::rflags : ExitWord::Flags::stored, .recipe = {}};
 }
 
 namespace {
 CcKind cc_kind(Recipe::Kind kind) {
-    return kind == Recipe::add                             ? CcKind::add
-           : kind == Recipe::logic || kind == Recipe::test ? CcKind::logic
-                                                           : CcKind::sub;
+    switch (kind) {
+    case Recipe::add: return CcKind::add;
+    case Recipe::logic:
+    case Recipe::test: return CcKind::logic;
+    case Recipe::shifted: return CcKind::res_co;
+    default: return CcKind::sub;
+    }
 }
 } // namespace
 
@@ -100,6 +104,13 @@ void emit_store_recipe(Assembler& as, Recipe const& r) {
         break;
     }
     case Recipe::logic: as.mov(qword[CONTEXT(cc_res)], as.r64(r.x)); break;
+    case Recipe::shifted: {
+        int t = temporary();
+        as.mov(qword[CONTEXT(cc_res)], as.r64(r.x));
+        as.movzx(as.r32(t), byte[rsp + frame::shift_carry]);
+        as.mov(qword[CONTEXT(cc_src)], as.r64(t));
+        break;
+    }
     case Recipe::neg: {
         int t = temporary();
         as.mov(qword[CONTEXT(cc_res)], as.r64(r.x));
@@ -172,7 +183,7 @@ void vmm_x64_store_flags(EngineContext& e, std::uint64_t packed, std::uint8_t co
                                           : r.slot >= 0 ? value_at(reinterpret_cast<std::uint8_t const*>(&e) + r.slot)
                                                         : std::uint64_t(r.imm);
     e.cc_res = r.kind == Recipe::cmp ? x - y : r.kind == Recipe::test ? x & y : x;
-    e.cc_src = r.kind == Recipe::neg ? 0 - x : y;
+    e.cc_src = r.kind == Recipe::neg ? 0 - x : r.kind == Recipe::shifted ? frame[frame::shift_carry] : y;
     e.cc_op = cc_op(cc_kind(r.kind), unsigned(r.type));
 }
 

@@ -11,7 +11,8 @@ namespace vmm::tcg::x64 {
 
 // The condition codes' places. At least one is good while anything may look at them.
 struct Recipe { // an instruction that would set them again
-    enum Kind : std::uint8_t { none, add, sub, cmp, logic, test, neg } kind = none;
+    // shifted: by a constant other than 1, with the result x; only the carry must be kept, see FlagState.
+    enum Kind : std::uint8_t { none, add, sub, cmp, logic, test, neg, shifted } kind = none;
     ir::Type type = ir::Type::i64;
     std::int8_t x = -1, y = -1; // registers; y < 0: imm, or
     std::int32_t slot = -1;     // the context's content there
@@ -23,7 +24,9 @@ struct FlagState {
     bool rflags = false; // in RFLAGS
     bool memory = true;  // in the context
     bool lahf = false;   // ... where store_raw put them
+    bool carry = false;  // a `shifted` recipe finds the carry at frame::shift_carry
     Recipe recipe;
+    bool has_recipe() const { return recipe.kind != Recipe::none && (recipe.kind != Recipe::shifted || carry); }
     bool operator==(FlagState const&) const = default;
 };
 

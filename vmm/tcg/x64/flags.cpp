@@ -59,7 +59,11 @@ void Emitter::load_rflags(Xbyak::Address const& from) {
 void Emitter::clobber_flags() {
     if (!flags_.rflags) return;
     bool live = cur_ >= block_.insts.size() || plan_.flags_live_before[cur_];
-    if (live && !flags_.memory && flags_.recipe.kind == Recipe::none) {
+    if (live && !flags_.memory && flags_.recipe.kind == Recipe::shifted && !flags_.carry) {
+        as_.setc(frame_at(Type::i8, frame::shift_carry));
+        flags_.carry = true;
+    }
+    if (live && !flags_.memory && !flags_.has_recipe()) {
         store_raw();
         flags_.memory = flags_.lahf = true;
     }
@@ -69,7 +73,7 @@ void Emitter::clobber_flags() {
 void Emitter::need_memory() {
     if (flags_.memory) return;
     bool keeps_rflags = flags_.recipe.kind != Recipe::test;
-    if (flags_.recipe.kind != Recipe::none && (keeps_rflags || !flags_.rflags))
+    if (flags_.has_recipe() && (keeps_rflags || !flags_.rflags))
         emit_store_recipe(as_, flags_.recipe);
     else if (flags_.rflags)
         store_raw(), flags_.lahf = true;
@@ -78,7 +82,7 @@ void Emitter::need_memory() {
 
 void Emitter::store_for_exit(FlagState const& f) {
     if (f.memory) return;
-    if (f.recipe.kind != Recipe::none)
+    if (f.has_recipe())
         emit_store_recipe(as_, f.recipe);
     else
         store_raw();
@@ -113,6 +117,10 @@ void Emitter::replay(Recipe const& r) {
     switch (r.kind) {
     case Recipe::cmp: return compare(x);
     case Recipe::logic: as_.test(x, x); return;
+    case Recipe::shifted:
+        as_.test(x, x);
+        as_.bt(frame_at(Type::i32, frame::shift_carry), 0);
+        return;
     case Recipe::test:
         if (r.y >= 0)
             as_.test(x, as_.reg(r.type, r.y));
@@ -142,7 +150,7 @@ void Emitter::replay(Recipe const& r) {
 void Emitter::need_rflags() {
     if (flags_.rflags) return;
     std::uint32_t held = locked_;
-    if (flags_.recipe.kind != Recipe::none)
+    if (flags_.has_recipe())
         replay(flags_.recipe);
     else if (flags_.lahf)
         load_rflags(qword[CONTEXT(cc_src)]);

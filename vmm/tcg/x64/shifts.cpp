@@ -89,7 +89,7 @@ void Emitter::emit_shift(std::uint32_t i) {
         if (!(in_register(n.a) && val(n.a).reg == d)) move_to(d, n.a, t);
         shift(n.op, as_.reg(t, d), count);
         finish_result(i, d);
-        return define_flags(i);
+        return define_flags(i, simple && count > 1 ? recipe(Recipe::shifted, t, d) : Recipe{});
     }
     if (simple && !wanted && t >= Type::i32) {
         int c = reg_of(n.b);
