@@ -58,12 +58,12 @@ public:
 
     void run() {
         plan_.values.assign(count(), {});
+        plan_.leas.clear(), plan_.gets.clear(), plan_.changes.clear();
         find_uses();
-        find_dead_puts();
         fold_addresses();
         place_gets();
         place_puts();
-        find_live_flags();
+        look_back();
     }
 
 private:
@@ -99,11 +99,11 @@ private:
         Inst const& n = inst(i);
         int const r = pins_.unpinned(n.imm, size_of(n.type));
         if (r < 0) return ValueId(i);
-        std::uint32_t const last = content_[unsigned(r)];
+        std::uint32_t& last = content_[unsigned(r)];
         if (last != no_index && inst(last).imm == n.imm && n.type <= inst(last).type)
             return value(inst(last).op == Opcode::put ? inst(last).a : ValueId(last)).root;
         // What a write to a part of the register has hidden stays so.
-        if (last == no_index || (inst(last).op == Opcode::get && inst(last).type < n.type)) content_[unsigned(r)] = i;
+        if (last == no_index || (inst(last).op == Opcode::get && inst(last).type < n.type)) last = i;
         return ValueId(i);
     }
     void note_content(std::uint32_t i) {
@@ -129,72 +129,52 @@ private:
         return ValueId(i);
     }
 
-    void use(ValueId v, std::uint32_t at) {
+    void use(ValueId v, std::uint32_t at, bool otherwise = true) {
         if (v == none) return;
         ValuePlan& root = value(value(v).root);
         root.uses++;
+        root.used_otherwise |= otherwise;
         root.last_use = std::max(root.last_use, at);
     }
 
     void find_uses() {
         for (std::uint32_t i = 0; i < count(); ++i) {
             Inst const& n = inst(i);
-            value(ValueId(i)).root = root_of(i);
+            ValuePlan& v = value(ValueId(i));
+            v.root = ValueId(i);
+            if (n.op == Opcode::insn_start) continue;
+            v.root = root_of(i);
             note_content(i);
-            if (is_slot_op(n) && n.type <= Type::i64)
-                value(ValueId(i)).pin = std::int8_t(pins_.find(n.imm, size_of(n.type)));
-            if (value(ValueId(i)).root != i) continue;
-            use(n.a, i), use(n.b, i), use(n.c, i);
+            if (n.op == Opcode::put || call_writes(n)) plan_.changes.push_back(std::uint16_t(i));
+            if (is_slot_op(n)) {
+                if (n.type <= Type::i64) v.pin = std::int8_t(pins_.find(n.imm, size_of(n.type)));
+                v.changes = std::uint16_t(plan_.changes.size());
+            }
+            if (v.root != i) continue;
+            if (n.op == Opcode::lea) plan_.leas.push_back(std::uint16_t(i));
+            if (n.op == Opcode::get) plan_.gets.push_back(std::uint16_t(i));
+            bool const address = info(n.op).memory || (n.op == Opcode::put && n.type == Type::i64 && v.pin >= 0);
+            use(n.a, i, !address), use(n.b, i), use(n.c, i);
         }
         if (auto* t = std::get_if<BranchNonZero>(&block_.terminal)) use(t->value, count());
         if (auto* t = std::get_if<Indirect>(&block_.terminal)) use(t->target, count());
     }
 
-    // Puts to general registers in the context before others to the same, with nothing between that looks.
-    void find_dead_puts() {
-        std::uint32_t overwritten = 0; // bit per register
-        for (std::uint32_t i = count(); i-- > 0;) {
-            Inst const& n = inst(i);
-            if (n.op == Opcode::call || may_fault(n)) overwritten = 0;
-            if (!is_slot_op(n) || n.type > Type::i64 || value(ValueId(i)).root != i) continue;
-            int const r = pins_.unpinned(n.imm, size_of(n.type));
-            if (r < 0) continue;
-            ValuePlan& v = value(ValueId(i));
-            if (n.op == Opcode::get)
-                overwritten &= ~(1u << r);
-            else if (overwritten >> r & 1)
-                v.dead = true;
-            else if (n.type == Type::i64)
-                overwritten |= 1u << r;
+    // Nothing writes the slot that `slot`, a get or put, names between it and `until`.
+    bool stable(std::uint32_t slot, std::uint32_t until) {
+        for (std::size_t c = value(ValueId(slot)).changes; c < plan_.changes.size() && plan_.changes[c] < until; ++c) {
+            Inst const& n = inst(plan_.changes[c]);
+            if (n.op == Opcode::call || overlap(n, inst(slot))) return false;
         }
-    }
-
-    // Nothing writes slot `get` names between it and `until`.
-    bool stable(std::uint32_t get, std::uint32_t until) {
-        for (std::uint32_t k = get + 1; k < std::min(until, count()); ++k)
-            if ((inst(k).op == Opcode::put && overlap(inst(k), inst(get))) || call_writes(inst(k))) return false;
         return true;
     }
 
     // Addresses base + index * scale + displacement go into memory operands (and into the put of a stack pointer).
     void fold_addresses() {
-        auto mark = [&](ValueId v) {
-            if (v != none) value(value(v).root).used_otherwise = true;
-        };
-        for (std::uint32_t i = 0; i < count(); ++i) {
-            Inst const& n = inst(i);
-            if (value(ValueId(i)).root != i) continue;
-            bool address =
-                info(n.op).memory || (n.op == Opcode::put && n.type == Type::i64 && value(ValueId(i)).pin >= 0);
-            if (!address) mark(n.a);
-            mark(n.b), mark(n.c);
-        }
-        if (auto* t = std::get_if<BranchNonZero>(&block_.terminal)) mark(t->value);
-        if (auto* t = std::get_if<Indirect>(&block_.terminal)) mark(t->target);
-        for (std::uint32_t i = 0; i < count(); ++i) {
+        for (std::uint32_t i : plan_.leas) {
             Inst const& n = inst(i);
             ValuePlan& v = value(ValueId(i));
-            if (n.op != Opcode::lea || n.type != Type::i64 || v.used_otherwise || v.uses == 0 || v.root != i) continue;
+            if (n.type != Type::i64 || v.used_otherwise || v.uses == 0) continue;
             if (n.imm != std::int32_t(n.imm)) continue;
             auto fits = [&](ValueId in) {
                 if (in == none) return true;
@@ -212,12 +192,14 @@ private:
     }
 
     void place_gets() {
-        for (std::uint32_t i = 0; i < count(); ++i) {
+        for (std::uint32_t i : plan_.changes) {
             Inst const& n = inst(i);
-            ValuePlan& v = value(ValueId(i));
             if (n.op == Opcode::put && n.type == Type::i64 && pins_.unpinned(n.imm, 8) >= 0)
-                v.in_place = stable(i, value(value(n.a).root).last_use);
-            if (n.op != Opcode::get || n.type > Type::i64 || v.root != i) continue;
+                value(ValueId(i)).in_place = stable(i, value(value(n.a).root).last_use);
+        }
+        for (std::uint32_t i : plan_.gets) {
+            ValuePlan& v = value(ValueId(i));
+            if (inst(i).type > Type::i64) continue;
             v.in_place = stable(i, v.last_use);
             if (v.in_place && v.pin >= 0) add_resident(v.pin, i);
         }
@@ -252,7 +234,7 @@ private:
     }
 
     void place_puts() {
-        for (std::uint32_t j = 0; j < count(); ++j) {
+        for (std::uint32_t j : plan_.changes) {
             Inst const& put = inst(j);
             std::int8_t pin = value(ValueId(j)).pin;
             if (put.op != Opcode::put || pin < 0) continue;
@@ -276,15 +258,20 @@ private:
         residents_[unsigned(pin)] = i;
     }
     bool stable_after(std::uint32_t j, std::uint32_t until, std::int8_t pin) {
-        for (std::uint32_t k = j + 1; k < std::min(until, count()); ++k)
-            if ((inst(k).op == Opcode::put && value(ValueId(k)).pin == pin) || call_writes(inst(k))) return false;
+        for (std::size_t c = value(ValueId(j)).changes; c < plan_.changes.size() && plan_.changes[c] < until; ++c) {
+            std::uint32_t const k = plan_.changes[c];
+            if (inst(k).op == Opcode::call || value(ValueId(k)).pin == pin) return false;
+        }
         return true;
     }
 
-    void find_live_flags() {
+    // Which flags are live; and puts to general registers in the context before others to the same, with nothing
+    // between that looks.
+    void look_back() {
         plan_.flags_live_before.resize(count());
         plan_.flags_live_after.resize(count());
-        bool live = true; // leaving the block
+        bool live = true;              // leaving the block
+        std::uint32_t overwritten = 0; // bit per register
         for (std::uint32_t i = count(); i-- > 0;) {
             Inst const& n = inst(i);
             plan_.flags_live_after[i] = live;
@@ -293,13 +280,31 @@ private:
             else if (n.sets_flags && live)
                 live = keeps_some_flags(block_, n);
             if (ir::always_reads_flags(n.op)) live = true;
-            if (n.op == Opcode::call)
+            if (n.op == Opcode::call) {
                 live = live || !guest_.helper(std::uint16_t(n.imm)).pure;
-            else if (may_fault(n))
+                overwritten = 0;
+            } else if (may_fault(n)) {
                 live = true;
+                overwritten = 0;
+            } else if (is_slot_op(n)) {
+                note_overwritten(i, overwritten);
+            }
             plan_.flags_live_before[i] = live;
         }
         plan_.flags_dead_at_entry = !live;
+    }
+    void note_overwritten(std::uint32_t i, std::uint32_t& overwritten) {
+        Inst const& n = inst(i);
+        ValuePlan& v = value(ValueId(i));
+        if (n.type > Type::i64 || v.root != i) return;
+        int const r = pins_.unpinned(n.imm, size_of(n.type));
+        if (r < 0) return;
+        if (n.op == Opcode::get)
+            overwritten &= ~(1u << r);
+        else if (overwritten >> r & 1)
+            v.dead = true;
+        else if (n.type == Type::i64)
+            overwritten |= 1u << r;
     }
 
     // By general register: the get or put that says what the context has there.

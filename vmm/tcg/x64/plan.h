@@ -64,6 +64,7 @@ struct ValuePlan {
     bool wide = false;   // a load of a byte or word that is wanted with zeros above
     // While the plan is made.
     bool used_otherwise = false;            // not only as an address
+    std::uint16_t changes = 0;              // gets and puts: how many of Plan::changes come before the next instruction
     std::uint32_t next_resident = no_index; // of the same pinned register
 };
 
@@ -72,6 +73,8 @@ struct Plan {
     // cc as it is before / after instruction i: may something still look at it?
     std::vector<std::uint8_t> flags_live_before, flags_live_after;
     bool flags_dead_at_entry = false; // cc is defined anew before anything can look
+    // While it is made: the instructions that are a lea or a get; puts and calls that write the context.
+    std::vector<std::uint16_t> leas, gets, changes;
 };
 
 bool may_fault(ir::Inst const& inst);
