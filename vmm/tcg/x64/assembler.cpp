@@ -5,6 +5,73 @@ namespace vmm::tcg::x64 {
 using ir::VecMap;
 using ir::VecPrefix;
 
+// `rex`: there must be one even if it has no bits (SPL to DIL).
+void Assembler::prefixes(Code& code, Reg const& reg, unsigned rex_bits, bool rex) {
+    if (reg.isBit(16)) code.add(0x66);
+    if (reg.isBit(64)) rex_bits |= 8;
+    if (reg.getIdx() >= 8) rex_bits |= 4;
+    if (rex_bits || rex) code.add(0x40 | rex_bits);
+}
+
+bool Assembler::memory(unsigned opcode, Reg const& reg, Address const& rm) {
+    if (rm.getMode() != Address::M_ModRM) return false;
+    Xbyak::RegExp const e = rm.getRegExp(false);
+    Reg const &base = e.getBase(), &index = e.getIndex();
+    auto const displacement = std::int64_t(e.getDisp());
+    bool const indexed = index.getBit() != 0;
+    if (!base.isBit(64) || (indexed && !index.isBit(64)) || displacement != std::int32_t(displacement)) return false;
+    unsigned const b = unsigned(base.getIdx()), x = indexed ? unsigned(index.getIdx()) : 4;
+    Code code(*this);
+    prefixes(code, reg, (b >= 8 ? 1u : 0u) | (indexed && x >= 8 ? 2u : 0u), reg.isExt8bit());
+    code.add(opcode | !reg.isBit(8));
+    bool const sib = indexed || (b & 7) == host::rsp;
+    // A displacement is always given when base is rbp/r13, whose mod 0 form means something else.
+    unsigned const mod = displacement == 0 && (b & 7) != host::rbp   ? 0
+                         : displacement == std::int8_t(displacement) ? 1
+                                                                     : 2;
+    code.add(mod << 6 | (unsigned(reg.getIdx()) & 7) << 3 | (sib ? 4 : b & 7));
+    if (sib) code.add((indexed ? unsigned(__builtin_ctz(unsigned(e.getScale()))) : 0) << 6 | (x & 7) << 3 | (b & 7));
+    if (mod == 1) code.add(unsigned(displacement));
+    if (mod == 2) code.add_word(std::uint32_t(displacement));
+    code.finish();
+    return true;
+}
+
+void Assembler::registers(unsigned opcode, Reg const& reg, Reg const& rm) {
+    VMM_ASSERT(reg.getBit() == rm.getBit());
+    Code code(*this);
+    unsigned const r = unsigned(rm.getIdx());
+    prefixes(code, reg, r >= 8, reg.isExt8bit() || rm.isExt8bit());
+    code.add(opcode | !reg.isBit(8)), code.add(0xc0 | (unsigned(reg.getIdx()) & 7) << 3 | (r & 7));
+    code.finish();
+}
+
+bool Assembler::immediate(unsigned operation, Reg const& reg, std::uint32_t imm) {
+    if (!reg.isBit(32 | 64)) return false;
+    bool const is_short = imm == std::uint32_t(std::int8_t(imm));
+    unsigned const r = unsigned(reg.getIdx());
+    Code code(*this);
+    unsigned const rex_bits = (reg.isBit(64) ? 8u : 0u) | (r >= 8 ? 1u : 0u);
+    if (rex_bits) code.add(0x40 | rex_bits);
+    if (!is_short && r == host::rax)
+        code.add(operation * 8 + 5);
+    else
+        code.add(is_short ? 0x83 : 0x81), code.add(0xc0 | operation << 3 | (r & 7));
+    if (is_short)
+        code.add(imm);
+    else
+        code.add_word(imm);
+    code.finish();
+    return true;
+}
+
+void Assembler::rotate_right(int d, int s, unsigned count) {
+    Code code(*this);
+    code.add(0xc4), code.add((d >= 8 ? 0 : 0x80) | 0x40 | (s >= 8 ? 0 : 0x20) | 3), code.add(0x7b), code.add(0xf0);
+    code.add(0xc0 | unsigned(d & 7) << 3 | unsigned(s & 7)), code.add(count);
+    code.finish();
+}
+
 void Assembler::modrm(int reg_field, Rm rm) {
     int reg_bits = (reg_field & 7) << 3;
     if (!rm.memory) return db(0xc0 | reg_bits | (rm.reg & 7));

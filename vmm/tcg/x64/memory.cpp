@@ -96,10 +96,10 @@ void Emitter::reserve_temps() {
 // r15 := what to add to guest addresses in [a + low, a + high); through r14. On a miss, jumps.
 Fixup Emitter::check_range(Address const& a, std::int32_t low, std::int32_t high, bool write) {
     if (a.base >= 0 && a.index < 0 && a.disp + low == 0) {
-        as_.rorx(r15d, as_.r32(a.base), 8);
+        as_.rotate_right(host::r15, a.base, 8);
     } else {
         load_address(host::r15, a, low);
-        as_.rorx(r15d, r15d, 8);
+        as_.rotate_right(host::r15, host::r15, 8);
     }
     thunks_.copy_slot();
     load_address(host::r14, a, high - 1);
