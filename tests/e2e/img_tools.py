@@ -188,6 +188,11 @@ SCENARIOS = {
         "qemu-io -f qcow -c 'write -P 3 1M 64k' o.qcow", "qemu-img commit -f qcow o.qcow 2>/dev/null",
         "qemu-img map --output=json o.qcow", "qemu-io -f raw -c 'read -P 3 1M 64k' b.raw", "stat -c %s o.qcow",
         "qemu-io -f qcow -c 'write -P 4 1M 4k' -c 'read -P 3 1028k 60k' -c 'read -P 4 1M 4k' o.qcow"]),
+    "commit_keeps_vmdk": (True, [
+        "qemu-img create -q -f vmdk b.vmdk 4M", "qemu-img create -q -f vmdk -b b.vmdk -F vmdk o.vmdk",
+        "qemu-io -f vmdk -c 'write -P 3 1M 64k' o.vmdk", "qemu-img commit -f vmdk o.vmdk",
+        "qemu-io -f vmdk -c 'read -P 3 1M 64k' b.vmdk", "qemu-io -f vmdk -c 'read -P 3 1M 64k' o.vmdk",
+        "qemu-io -f vmdk -c 'write -P 4 1M 4k' -c 'read -P 4 1M 4k' o.vmdk"]),
     "open_options": (True, QCOW2 + [
         "qemu-img info --image-opts driver=qcow2,file.driver=file,file.filename=a.qcow2,file.locking=off",
         "qemu-img compare --image-opts driver=raw,file.filename=a.raw,cache.direct=on driver=qcow2,file.filename=a.qcow2,cache.no-flush=on",

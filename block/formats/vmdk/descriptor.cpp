@@ -103,7 +103,8 @@ Result<Descriptor> parse_descriptor(std::string_view text, std::string const& fi
             auto id = parse_number<std::uint32_t>(value, 16);
             if (!id) return error("Could not open '{}': Invalid {}: {}", filename, key, value);
             (key == "CID" ? result.cid : result.parent_cid) = *id;
-            if (key == "CID" && value.size() == 8) result.cid_position = position + line.size() - 8;
+            if (value.size() == 8)
+                (key == "CID" ? result.cid_position : result.parent_cid_position) = position + line.size() - 8;
         } else if (key == "createType") {
             result.create_type = std::string(unquoted(value));
         } else if (key == "parentFileNameHint") {

@@ -23,7 +23,8 @@ struct Descriptor {
     std::uint32_t cid = no_parent, parent_cid = no_parent;
     std::string create_type, parent_hint;
     std::vector<ExtentLine> extents;
-    std::size_t cid_position = std::string::npos; // of the 8 digits in the text; npos: not there as 8 digits
+    std::size_t cid_position = std::string::npos;        // of the 8 digits in the text; npos: not there as 8 digits
+    std::size_t parent_cid_position = std::string::npos; // the same for parentCID
 };
 
 // True for text that begins like a descriptor: comments and blanks, then "version=N".

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cerrno>
+#include <charconv>
 #include <random>
 
 namespace vmm::block::vmdk {
@@ -28,6 +29,7 @@ BackingReference VmdkImage::backing_reference() const {
 Capabilities VmdkImage::capabilities() {
     Capabilities can = MappedImage::capabilities();
     can.checkable = this;
+    can.emptyable = read_only_ ? nullptr : this;
     can.compressed = stream_ && !read_only_ && parts_.extents.size() == 1 ? this : nullptr;
     return can;
 }
@@ -50,6 +52,25 @@ Result<void> VmdkImage::check_parent() {
                      EINVAL);
     parent_checked_ = true;
     return {};
+}
+
+Task<Result<void>> VmdkImage::make_empty() {
+    auto parent = dynamic_cast<VmdkImage*>(backing());
+    Descriptor& own = parts_.descriptor;
+    if (!parent || parent->parts_.descriptor.cid_position == std::string::npos) co_return Result<void>{};
+    std::string digits(8, '0');
+    Bytes text(reinterpret_cast<std::uint8_t*>(digits.data()), digits.size());
+    std::uint64_t const theirs = parent->parts_.descriptor_offset + parent->parts_.descriptor.cid_position;
+    CO_TRY(co_await read_bytes(*parent->file_, theirs, text));
+    std::uint32_t id = 0;
+    auto [end, bad] = std::from_chars(digits.data(), digits.data() + digits.size(), id, 16);
+    if (bad != std::errc() || end != digits.data() + digits.size() || id == own.parent_cid) co_return Result<void>{};
+    if (own.parent_cid_position == std::string::npos)
+        co_return error("'{}' cannot record that its parent '{}' was changed", file_name_, parent->file_name_);
+    CO_TRY(co_await write_bytes(*file_, parts_.descriptor_offset + own.parent_cid_position, ConstBytes(text)));
+    own.parent_cid = parent->parts_.descriptor.cid = id;
+    Result<void> flushed = co_await file_->flush();
+    co_return flushed;
 }
 
 Result<std::optional<Mapping>> VmdkImage::find(std::uint64_t offset) {

@@ -6,7 +6,7 @@
 
 namespace vmm::block::vmdk {
 
-class VmdkImage final : public MappedImage, public Checkable, public CompressedWrites {
+class VmdkImage final : public MappedImage, public Checkable, public CompressedWrites, public Emptyable {
 public:
     struct Parts {
         Descriptor descriptor;
@@ -25,6 +25,9 @@ public:
     std::uint32_t cluster_size_bytes() const override { return std::uint32_t(unit_); }
     Task<Result<void>> write_compressed(std::uint64_t offset, ConstIoSpans from) override;
     Task<Result<void>> finish_compressed() override;
+    // After a commit: takes over the content id that the parent has now. The grains stay: they are what it holds too,
+    // and qemu-img leaves them as well.
+    Task<Result<void>> make_empty() override;
 
 protected:
     Result<std::optional<Mapping>> find(std::uint64_t offset) override;

@@ -137,6 +137,19 @@ private:
     BufferPool buffers_{chunk_bytes};
 };
 
+// The top holds nothing of its own any more. It sees the base as it is now: a VMDK notes what became of its parent.
+Task<Result<void>> empty_top(Tool& tool, Layers& layers, ImageRequest base) {
+    Emptyable* emptyable = layers.top->capabilities().emptyable;
+    if (!emptyable) co_return Result<void>{};
+    if (!layers.top->backing()) {
+        base.writable = base.discard = false;
+        CO_TRY_ASSIGN(std::unique_ptr<Image> now, co_await open_for_tool(tool, std::move(base)));
+        layers.top->set_backing(std::move(now));
+    }
+    Result<void> result = co_await emptyable->make_empty();
+    co_return result;
+}
+
 Task<Result<void>> commit(Tool& tool, CommitCommand command, Progress& progress, Interrupts& interrupts) {
     CO_TRY_ASSIGN(Layers layers, co_await open_layers(tool, command));
     ImageRequest below{.name = layers.base_name, .format = layers.base_format};
@@ -152,8 +165,7 @@ Task<Result<void>> commit(Tool& tool, CommitCommand command, Progress& progress,
         result = co_await work.run();
         result = co_await close_after(std::move(base).value(), result);
         // Only now: what the base holds is on stable storage.
-        Emptyable* emptyable = layers.top->capabilities().emptyable;
-        if (result.ok() && !command.keep && emptyable) result = co_await emptyable->make_empty();
+        if (result.ok() && !command.keep) result = co_await empty_top(tool, layers, below);
     }
     Result<void> closed = co_await close_after(std::move(layers.top), result);
     co_return closed;
