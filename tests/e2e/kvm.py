@@ -51,6 +51,8 @@ def malformed_properties_are_one_error_and_no_fallback():
                           (["-accel", "kvm,dirty-ring-size=1000", "-accel", "tcg"], "dirty-ring-size"),
                           (["-accel", "kvm,dirty-ring-size=many", "-accel", "tcg"], "dirty-ring-size"),
                           (["-accel", "kvm,speed=9", "-accel", "tcg"], "speed"),
+                          (["-accel", "kvm,lockstep=on", "-smp", "2"], "on one CPU"),
+                          (["-accel", "kvm,lockstep=on,kernel-irqchip=split"], "kernel-irqchip=off"),
                           (["-machine", "accel=kvm:warp"], "warp")]:
         done = subprocess.run([VMM, *options, "-display", "none", "-serial", "none", "-monitor", "none"], stdin=subprocess.DEVNULL,
                               capture_output=True, text=True, timeout=60)

@@ -92,7 +92,7 @@ Result<void> on_accel(Parse& parse, OptionRow const&, std::string_view argument)
     if (is_help(name)) return parse.print(accel_help(parse.offering)), Result<void>();
     std::erase_if(list.items, [](auto const& item) { return item.first == "accel"; });
     auto known = name == "tcg" ? check_known(list, {"engine", "lockstep", "profile", "tb-size", "thread", "torture"})
-                               : check_known(list, {"kernel-irqchip", "dirty-ring-size"});
+                               : check_known(list, {"kernel-irqchip", "dirty-ring-size", "lockstep"});
     parse.accel_given = true;
     std::string const* engine = list.find("engine");
     if (engine && *engine != "jit" && *engine != "interp")

@@ -50,6 +50,13 @@ Result<kvm::KvmOptions> kvm_options(Config const& config, AccelConfig const& acc
     std::string const* irqchip = accel.properties.find("kernel-irqchip");
     if (!irqchip) irqchip = config.machine.properties.find("kernel-irqchip");
     if (irqchip) options.irqchip = TRY(parse_irqchip(*irqchip));
+    if (config.lockstep) {
+        if (config.smp.cpus > 1)
+            return error("lockstep=on compares two engines on one CPU; it does not go with -smp {}", config.smp.cpus);
+        if (irqchip && options.irqchip != kvm::KernelIrqchip::off)
+            return error("lockstep=on needs the board's interrupt controllers: kernel-irqchip=off");
+        options.irqchip = kvm::KernelIrqchip::off;
+    }
     if (std::string const* size = accel.properties.find("dirty-ring-size")) {
         std::uint64_t entries = TRY(parse_number("dirty-ring-size", *size));
         if (entries && (entries < 1024 || entries > 65536 || !is_power_of_two(entries)))
@@ -73,7 +80,7 @@ Result<ChosenEngine> make(Config const& config, AccelConfig const& accel, kvm::K
                           Log& log) {
     if (accel.name == "kvm") {
         kvm::KvmOptions options = TRY(kvm_options(config, accel));
-        return ChosenEngine{TRY(make_kvm_engine(api, host, options, log)), "kvm", {}};
+        return ChosenEngine{TRY(make_kvm_engine(api, host, options, log, config.lockstep)), "kvm", {}};
     }
     return ChosenEngine{make_tcg_engine(TRY(tcg_options(config, accel)), log), "tcg", {}};
 }

@@ -1,6 +1,7 @@
 #include "vmm/machine/pc/engines.h"
 
 #include "vmm/kvm/kvm_vcpu.h"
+#include "vmm/machine/kvm_lockstep_vcpu.h"
 #include "vmm/machine/pc/kernel_controllers.h"
 #include "vmm/machine/pc/pc_cpu_bus.h"
 #include "vmm/tcg/engine/lockstep_vcpu.h"
@@ -84,11 +85,22 @@ private:
 
 class KvmEngine final : public Engine, public WriteShortcutEngine {
 public:
-    KvmEngine(std::unique_ptr<kvm::KvmMachine> machine, Log& log) : machine_(std::move(machine)) {
+    KvmEngine(std::unique_ptr<kvm::KvmMachine> machine, bool lockstep, Log& log)
+        : machine_(std::move(machine)), log_(log), lockstep_(lockstep) {
         if (machine_->options().irqchip != kvm::KernelIrqchip::off) controllers_.emplace(*machine_, log);
     }
     Result<std::unique_ptr<Vcpu>> make_vcpu(CpuBus& bus, x86::CpuModel const& model, CpuPlace place) override {
         if (!std::exchange(has_memory_, true)) TRY(machine_->use_memory(bus.memory()));
+        if (lockstep_) {
+            auto both = TRY(KvmLockstepVcpu::create({.machine = *machine_,
+                                                     .bus = bus,
+                                                     .log = log_,
+                                                     .model = model,
+                                                     .cpuid = cpuid_of(place),
+                                                     .bsp = place.bsp}));
+            vcpus_.push_back(&both->kvm());
+            return std::unique_ptr<Vcpu>(std::move(both));
+        }
         auto vcpu = TRY(kvm::KvmVcpu::create(
             {.machine = *machine_, .bus = bus, .model = model, .cpuid = cpuid_of(place), .bsp = place.bsp}));
         if (controllers_) controllers_->add_vcpu(*vcpu);
@@ -105,7 +117,7 @@ public:
     std::uint64_t tsc_hz() const override {
         return vcpus_.empty() || machine_->caps().tsc_control ? 0 : vcpus_[0]->tsc_hz();
     }
-    WriteShortcutEngine* write_shortcuts() override { return this; }
+    WriteShortcutEngine* write_shortcuts() override { return lockstep_ ? nullptr : this; }
     Result<bool> take_doorbell(int eventfd, Doorbell const& d) override {
         TRY(kvm::KvmIrqs(*machine_).attach_ioeventfd(eventfd, {.address = d.address,
                                                                .size = d.size,
@@ -140,10 +152,17 @@ public:
         time.paravirtual_lead = Nanoseconds(TRY(machine_->kvmclock())) - time.clock.now();
         return {};
     }
-    x86::FeatureSet features() const override { return machine_->features(); }
+    x86::FeatureSet features() const override {
+        x86::FeatureSet features = machine_->features();
+        if (lockstep_)
+            for (std::size_t n = 0; n < features.size(); ++n) features[n] &= x86::tcg_features()[n];
+        return features;
+    }
 
 private:
     std::unique_ptr<kvm::KvmMachine> machine_;
+    Log& log_;
+    bool lockstep_;
     std::optional<KernelControllers> controllers_;
     std::vector<kvm::KvmVcpu*> vcpus_;
     bool time_runs_ = false;
@@ -157,9 +176,10 @@ std::unique_ptr<Engine> make_tcg_engine(TcgOptions options, Log& log) {
 }
 
 Result<std::unique_ptr<Engine>> make_kvm_engine(kvm::KvmApi& api, kvm::HostFacts const& host, kvm::KvmOptions options,
-                                                Log& log) {
+                                                Log& log, bool lockstep) {
+    VMM_ASSERT(!lockstep || options.irqchip == kvm::KernelIrqchip::off);
     auto machine = TRY(kvm::KvmMachine::create(api, log, host, options));
-    return std::unique_ptr<Engine>(new KvmEngine(std::move(machine), log));
+    return std::unique_ptr<Engine>(new KvmEngine(std::move(machine), lockstep, log));
 }
 
 } // namespace vmm

@@ -70,8 +70,9 @@ struct TcgOptions {
 std::unique_ptr<Engine> make_tcg_engine(TcgOptions options, Log& log);
 
 // KVM: one virtual machine, made at once; its memory is that of the first vCPU's bus, and ends after the engine or with
-// release_memory(). `api` outlives it. Errors say why KVM cannot be used and what to do.
+// release_memory(). `api` outlives it. `lockstep`: checked against the interpreter, instruction by instruction, which
+// wants kernel-irqchip=off. Errors say why KVM cannot be used and what to do.
 Result<std::unique_ptr<Engine>> make_kvm_engine(kvm::KvmApi& api, kvm::HostFacts const& host, kvm::KvmOptions options,
-                                                Log& log);
+                                                Log& log, bool lockstep = false);
 
 } // namespace vmm

@@ -126,4 +126,11 @@ std::optional<std::string> ShadowMemory::find_difference(std::uint8_t const* at,
     VMM_UNREACHABLE();
 }
 
+std::uint8_t* ShadowMemory::original_of(std::uint8_t const* at) const {
+    for (Twin const& twin : twins_)
+        if (at >= twin.copy->host() && at < twin.copy->host() + twin.copy->size())
+            return twin.original->host() + (at - twin.copy->host());
+    return nullptr;
+}
+
 } // namespace vmm::tcg

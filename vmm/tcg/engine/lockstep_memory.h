@@ -24,6 +24,8 @@ public:
     Result<void> follow_map();
     // Makes every copied byte equal again.
     void copy_contents();
+    // Where the original of a byte of a copy is; null when it is of no copy.
+    std::uint8_t* original_of(std::uint8_t const* at) const;
     // The first byte in which the copies differ: "pc.ram+0x1234: 01 in the original, 02 in the copy".
     std::optional<std::string> find_difference() const;
     // The same for [at, at+size), which lies in a copy.

@@ -1,6 +1,6 @@
 #include "vmm/tcg/engine/lockstep_vcpu.h"
 
-#include "vmm/base/endian.h"
+#include "vmm/tcg/engine/lockstep_compare.h"
 
 #include <Zydis/Zydis.h>
 #include <fmt/core.h>
@@ -106,60 +106,6 @@ ExitReason LockstepVcpu::run(std::uint64_t budget) {
     return ExitReason::internal_error;
 }
 
-namespace {
-
-// Whether everything a program could notice but the flags is the same. Padding makes comparing whole States impossible.
-bool same(State const& a, State const& b) {
-    auto bytes = [](auto const& x, auto const& y) { return std::memcmp(&x, &y, sizeof x) == 0; };
-    auto table = [](x86::TableRegister const& x, x86::TableRegister const& y) {
-        return x.base == y.base && x.limit == y.limit;
-    };
-    auto x87 = [&](x86::X87 const& x, x86::X87 const& y) {
-        for (unsigned i = 0; i < 8; ++i)
-            if (x.r[i].mantissa != y.r[i].mantissa || x.r[i].sign_exponent != y.r[i].sign_exponent) return false;
-        return x.fcw == y.fcw && x.fsw == y.fsw && x.tags == y.tags && x.fop == y.fop && x.fip == y.fip &&
-               x.fdp == y.fdp && x.fcs == y.fcs && x.fds == y.fds;
-    };
-    return a.rip == b.rip && bytes(a.gpr, b.gpr) && bytes(a.seg, b.seg) && table(a.gdtr, b.gdtr) &&
-           table(a.idtr, b.idtr) && a.cr0 == b.cr0 && a.cr2 == b.cr2 && a.cr3 == b.cr3 && a.cr4 == b.cr4 &&
-           a.xcr0 == b.xcr0 && a.efer == b.efer && bytes(a.dr, b.dr) && a.dr6 == b.dr6 && a.dr7 == b.dr7 &&
-           bytes(a.ymm, b.ymm) && a.mxcsr == b.mxcsr && a.pkru == b.pkru && x87(a.x87, b.x87) && a.star == b.star &&
-           a.lstar == b.lstar && a.cstar == b.cstar && a.sfmask == b.sfmask && a.kernel_gs_base == b.kernel_gs_base &&
-           a.sysenter_cs == b.sysenter_cs && a.sysenter_esp == b.sysenter_esp && a.sysenter_eip == b.sysenter_eip &&
-           a.pat == b.pat && a.misc_enable == b.misc_enable && a.tsc_adjust == b.tsc_adjust && a.tsc_aux == b.tsc_aux &&
-           a.xss == b.xss && a.smbase == b.smbase && bytes(a.mc_banks, b.mc_banks) && bytes(a.mtrr, b.mtrr) &&
-           a.activity == b.activity && a.interrupt_shadow == b.interrupt_shadow && a.debug_shadow == b.debug_shadow &&
-           a.nmi_blocked == b.nmi_blocked && a.nmi_pending == b.nmi_pending && a.in_smm == b.in_smm;
-}
-
-// One line for each field whose value differs, by the names that snapshots use.
-std::string different_fields(State const& a, State const& b) {
-    StateWriter first, second;
-    save_state(first, a);
-    save_state(second, b);
-    auto const &x = first.bytes(), &y = second.bytes();
-    std::string text;
-    for (std::size_t at = 0; at < x.size();) { // the stream's format: vmm/base/fields.h
-        std::size_t name_size = x[at], values = at + 1 + name_size + 5;
-        std::size_t size = x[at + 1 + name_size], count = load_le<std::uint32_t>(&x[at + 2 + name_size]);
-        std::string name(reinterpret_cast<char const*>(&x[at + 1]), name_size);
-        for (std::size_t i = 0; i < count; ++i) {
-            auto value = [&](std::vector<std::uint8_t> const& bytes) {
-                std::uint64_t v = 0;
-                std::memcpy(&v, &bytes[values + i * size], size);
-                return v;
-            };
-            if (value(x) == value(y)) continue;
-            text += fmt::format("  {}{}: {:#x} against {:#x}\n", name, count > 1 ? fmt::format("[{}]", i) : "",
-                                value(x), value(y));
-        }
-        at = values + size * count;
-    }
-    return text;
-}
-
-} // namespace
-
 template <class F> void LockstepVcpu::for_each_instruction(F visit) {
     ZydisMachineMode mode = before_.code64()                                  ? ZYDIS_MACHINE_MODE_LONG_64
                             : before_.seg[x86::cs].attributes & x86::attr::db ? ZYDIS_MACHINE_MODE_LEGACY_32
@@ -174,24 +120,6 @@ template <class F> void LockstepVcpu::for_each_instruction(F visit) {
         if (!ZYAN_SUCCESS(ZydisDisassembleATT(mode, linear, bytes, readable, &decoded))) return;
         visit(decoded, linear);
         linear += decoded.info.length;
-    }
-}
-
-// Flags that this instruction leaves undefined (SDM vol. 2), or may leave, depending on a count.
-static std::uint64_t undefined_flags(ZydisDecodedInstruction const& d) {
-    using namespace vmm::x86;
-    std::uint64_t undefined = d.cpu_flags->undefined;
-    switch (d.mnemonic) {
-    case ZYDIS_MNEMONIC_SHL:
-    case ZYDIS_MNEMONIC_SHR:
-    case ZYDIS_MNEMONIC_SAR:
-    case ZYDIS_MNEMONIC_SHLD:
-    case ZYDIS_MNEMONIC_SHRD: return undefined | flag::of | flag::af | flag::cf;
-    case ZYDIS_MNEMONIC_ROL:
-    case ZYDIS_MNEMONIC_ROR:
-    case ZYDIS_MNEMONIC_RCL:
-    case ZYDIS_MNEMONIC_RCR: return undefined | flag::of;
-    default: return undefined;
     }
 }
 
@@ -217,7 +145,7 @@ std::string LockstepVcpu::difference(std::optional<ExitReason> first, std::optio
     if (first != second)
         return fmt::format("one engine stops ({}), the other does not ({})", first ? int(*first) : -1,
                            second ? int(*second) : -1);
-    if (!same_flags() || !same(first_.state_in_place(), second_.state_in_place())) return "registers differ";
+    if (!same_flags() || !same_registers(first_.state_in_place(), second_.state_in_place())) return "registers differ";
     for (x86::WrittenBytes const& write : writes_)
         if (auto where = memory_->find_difference(write.host, write.size)) return "memory differs: " + *where;
     if (blocks_ % config_.whole_memory_every == 0)

@@ -51,6 +51,8 @@ public:
     // One step of run(): what waits for the CPU, then one entry into the back end. A value: run() would have returned
     // it.
     std::optional<ExitReason> turn();
+    // The next turn() executes one instruction at most.
+    void next_alone() { force_single_ = true; }
     void request_exit() override;
     void interrupt_changed() override;
     void signal(CpuSignal what, std::uint8_t vector) override;
