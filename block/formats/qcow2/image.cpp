@@ -171,11 +171,11 @@ Task<Result<bool>> Qcow2Image::data_may_be_holes() {
     // where qemu-img, watched on images of 4 to 200 clusters, draws the line too.
     std::uint64_t const present = *allocated / cluster;
     std::uint64_t used = 0, limit = std::max(present * 10 / 9, present + 2);
-    for (std::uint64_t i = 0; i < div_ceil(file_bytes, cluster) && used <= limit; ++i) {
+    for (std::uint64_t i = 0; i < div_ceil(file_bytes, cluster) && used < limit; ++i) {
         CO_TRY_ASSIGN(std::uint64_t count, co_await store_->refcounts().get(i));
         used += count != 0;
     }
-    data_may_be_holes_ = used > limit;
+    data_may_be_holes_ = used >= limit;
     co_return *data_may_be_holes_;
 }
 
