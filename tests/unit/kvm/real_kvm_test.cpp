@@ -94,8 +94,8 @@ TEST_F(RealKvm, paravirtual_registers_and_machine_checks_come_back_as_they_were_
     EXPECT_EQ(back.event_vector, 18);
 }
 
-TEST_F(RealKvm, a_hundred_thousand_random_port_and_mmio_accesses_carry_their_values) {
-    constexpr std::uint64_t rounds = 25'000, device = 0x20000000;
+TEST_F(RealKvm, a_million_random_port_and_mmio_accesses_carry_their_values) {
+    constexpr std::uint64_t rounds = 250'000, device = 0x20000000;
     struct Program : Xbyak::CodeGenerator {
         explicit Program(std::uint64_t n) {
             mov(rcx, n);
