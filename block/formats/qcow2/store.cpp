@@ -65,6 +65,9 @@ Task<Result<TableRef>> Store::l2_for_read(std::uint64_t guest) {
     if (TableRef here = l2_tables_.find(offset)) co_return here;
     if (offset & geometry_.cluster_mask())
         co_return co_await corrupt(fmt::format("L2 table offset {:#x} unaligned (L1 index: {:#x})", offset, index));
+    if (offset >= file().size_bytes()) // cut off: zeroes read there would pass for an empty table
+        co_return co_await corrupt(
+            fmt::format("L2 table offset {:#x} lies beyond the end of the file (L1 index: {:#x})", offset, index));
     Result<TableRef> table = co_await l2_tables_.load(offset);
     co_return table;
 }
