@@ -22,7 +22,7 @@ public:
         std::function<void()> on_smram_enable{}; // smram_enabled() has changed; may be absent
     };
     explicit I440fx(Needs needs);
-    ~I440fx();
+    ~I440fx() override;
 
     PciFunction& function() { return function_; }
     // What firmware does before it starts an operating system: RAM, readable and writable, over 0xc0000-0xfffff. For

@@ -20,7 +20,7 @@ public:
         AcpiPm& acpi;
     };
     explicit Piix4Pm(Needs needs);
-    ~Piix4Pm();
+    ~Piix4Pm() override;
 
     PciFunction& function() { return function_; }
     // What firmware does: places the two blocks and enables them. For booting without firmware; a reset undoes it.

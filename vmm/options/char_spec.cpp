@@ -28,7 +28,7 @@ Result<void> set_socket_options(CharConfig& config, Properties const& list) {
     if (list.has("wait") && !config.server)
         return error("'wait' option is incompatible with socket in client connect mode");
     if (std::string const* text = list.find("reconnect")) {
-        constexpr std::uint64_t most = 24 * 60 * 60;
+        constexpr std::uint64_t most = 86400; // a day
         std::uint64_t const seconds = TRY(parse_number("reconnect", *text));
         if (seconds > most) return error("reconnect must be at most {} seconds", most);
         if (seconds != 0 && config.server)
