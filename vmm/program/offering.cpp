@@ -14,7 +14,7 @@ Offering make_offering() {
         {"dump-guest-core", "bool", "Include guest memory in a core dump"},
         {"hpet", "bool", "Enable/disable high precision event timer emulation"},
         {"initrd-check", "bool", "Refuse an initrd that Linux cannot take (on by default)"},
-        {"mem-merge", "bool", "Accepted; guest memory is shareable and never merged"},
+        {"mem-merge", "bool", "Accepted; guest memory is never merged"},
         {"kernel-irqchip", "on|off|split", "Configure KVM in-kernel irqchip"}};
     o.machines = {{.name = "pc",
                    .description = "Standard PC (i440FX + PIIX, 1996)",
