@@ -13,10 +13,12 @@ void Checker::corruption(std::string text) {
     message_(text);
 }
 
-void Checker::reference(std::uint64_t offset, std::uint64_t bytes, std::string_view what) {
+void Checker::reference(std::uint64_t offset, std::uint64_t bytes) {
     if (bytes == 0) return;
     if (offset >= file_end_ || bytes > file_end_ - offset) {
-        corruption(fmt::format("ERROR: {} at offset {:#x} lies beyond the end of the image file", what, offset));
+        corruption(fmt::format("ERROR: counting reference for region exceeding the end of the file by one cluster or "
+                               "more: offset {:#x} size {:#x}",
+                               offset, bytes));
         return;
     }
     for (std::uint64_t c = offset >> g_.cluster_bits; c <= (offset + bytes - 1) >> g_.cluster_bits; ++c)
@@ -28,9 +30,9 @@ Task<Result<CheckReport>> Checker::run() {
     Header const& h = store_.header();
     file_end_ = align_up(store_.file().size_bytes(), g_.cluster());
     report_.total_clusters = div_ceil(h.size_bytes, g_.cluster());
-    reference(0, 1, "header");
+    reference(0, 1);
     CO_TRY(co_await walk_l1(store_.l1(), h.l1_offset, true));
-    if (h.snapshot_count) reference(h.snapshots_offset, snapshots_.table_bytes(), "snapshot table");
+    if (h.snapshot_count) reference(h.snapshots_offset, snapshots_.table_bytes());
     for (StoredSnapshot const& s : snapshots_.all()) {
         std::vector<std::uint8_t> raw(s.l1_bytes());
         Bytes all(raw);
@@ -41,13 +43,17 @@ Task<Result<CheckReport>> Checker::run() {
         for (std::size_t i = 0; i < l1.size(); ++i) l1[i] = load_be64(raw.data() + i * 8);
         CO_TRY(co_await walk_l1(l1, s.l1_offset, false));
     }
-    if (h.crypto) reference(h.crypto->offset, h.crypto->length, "encryption header");
-    for (Extent const& extent : others_) reference(extent.offset, extent.clusters << g_.cluster_bits, "bitmap data");
+    if (h.crypto) reference(h.crypto->offset, h.crypto->length);
+    for (Extent const& extent : others_) reference(extent.offset, extent.clusters << g_.cluster_bits);
     CO_TRY(co_await walk_refcounts());
-    if (broken_blocks_ && fixes_errors()) {
-        CO_TRY(co_await rebuild());
+    bool untrusted = broken_blocks_ != 0;
+    if (fixes_errors() && !untrusted) {
+        CO_TRY_ASSIGN(untrusted, co_await counts_call_used_clusters_free());
+    }
+    if (untrusted && fixes_errors()) {
+        CO_TRY(co_await start_over());
     } else {
-        CO_TRY(co_await compare_counts());
+        CO_TRY(co_await compare_counts(repair_));
     }
     CO_TRY(co_await check_copied_flags());
     if (repair_ != RepairMode::none) {
@@ -64,7 +70,7 @@ Task<Result<CheckReport>> Checker::run() {
 // --- what refers to clusters
 
 Task<Result<void>> Checker::walk_l1(std::vector<std::uint64_t> const& l1, std::uint64_t offset, bool active) {
-    reference(offset, l1.size() * 8, "L1 table");
+    reference(offset, l1.size() * 8);
     for (std::uint64_t i = 0; i < l1.size(); ++i) {
         if (l1[i] & l1_reserved) {
             corruption(fmt::format("ERROR found L1 entry with reserved bits set: {:x}", l1[i]));
@@ -75,7 +81,7 @@ Task<Result<void>> Checker::walk_l1(std::vector<std::uint64_t> const& l1, std::u
             corruption(fmt::format("ERROR l2_offset={:x}: Table is not cluster aligned; L1 entry corrupted", l2));
             continue;
         }
-        reference(l2, g_.cluster(), "L2 table");
+        reference(l2, g_.cluster());
         if (l2 >= file_end_) continue;
         CO_TRY(co_await walk_l2(l2, active));
     }
@@ -106,13 +112,15 @@ void Checker::walk_entry(Table& table, std::uint64_t index, L2Entry e, bool acti
         }
         if (store_.header().external_data()) return corruption("ERROR compressed cluster with data file");
         CompressedExtent extent = compressed_extent(e.descriptor, g_.cluster_bits);
-        reference(extent.offset, extent.length, "compressed cluster");
+        reference(extent.offset, extent.length);
         if (!active) return;
         ++report_.allocated_clusters;
         ++report_.compressed_clusters;
         ++report_.fragmented_clusters; // by nature
         return;
     }
+    if (e.descriptor & l2_reserved)
+        corruption(fmt::format("ERROR found l2 entry with reserved bits set: {:x}", e.descriptor));
     bool const external = store_.header().external_data();
     bool const allocated =
         g_.extended ? e.allocated_bits() != 0 : !(e.descriptor & entry_zero) && has_host_cluster(e, external);
@@ -120,7 +128,11 @@ void Checker::walk_entry(Table& table, std::uint64_t index, L2Entry e, bool acti
         bool const fix = fixes_errors() && active;
         std::string text = fmt::format("offset={:x}: {}luster is not properly aligned; L2 entry corrupted.", e.host(),
                                        allocated ? "C" : "Preallocated c");
-        if (!fix) return corruption("ERROR " + text);
+        if (!fix) {
+            corruption("ERROR " + text);
+            if (!external) reference(e.host(), g_.cluster());
+            return;
+        }
         message_("Repairing " + text);
         L2Entry entry = g_.extended ? L2Entry{0, ~0ull << 32} : L2Entry{entry_zero, 0};
         store_.set_l2_entry(table, index, store_.header().version >= 3 ? entry : L2Entry{});
@@ -135,14 +147,14 @@ void Checker::walk_entry(Table& table, std::uint64_t index, L2Entry e, bool acti
         if (next_contiguous && e.host() != next_contiguous) ++report_.fragmented_clusters;
         next_contiguous = e.host() + g_.cluster();
     }
-    if (e.host() && !external) reference(e.host(), g_.cluster(), "data cluster");
+    if (e.host() && !external) reference(e.host(), g_.cluster());
 }
 
 // --- the refcounts themselves
 
 Task<Result<void>> Checker::walk_refcounts() {
     Header const& h = store_.header();
-    reference(h.refcount_table_offset, std::uint64_t(h.refcount_table_clusters) << g_.cluster_bits, "refcount table");
+    reference(h.refcount_table_offset, std::uint64_t(h.refcount_table_clusters) << g_.cluster_bits);
     std::vector<std::uint64_t> const table = store_.refcounts().table();
     for (std::uint64_t i = 0; i < table.size(); ++i) {
         if (!table[i]) continue;
@@ -153,7 +165,7 @@ Task<Result<void>> Checker::walk_refcounts() {
             continue;
         }
         if (table[i] >= file_end_) {
-            corruption(fmt::format("ERROR refcount block {} is outside image", i));
+            corruption(fmt::format("{} refcount block {} is outside image", fixes_errors() ? "Repairing" : "ERROR", i));
             ++broken_blocks_;
             continue;
         }
@@ -168,11 +180,11 @@ Task<Result<void>> Checker::walk_refcounts() {
     co_return Result<void>{};
 }
 
-Task<Result<void>> Checker::compare_one(std::uint64_t cluster, std::uint64_t count) {
+Task<Result<void>> Checker::compare_one(std::uint64_t cluster, std::uint64_t count, RepairMode repair) {
     std::uint64_t const found = references_.get(cluster);
     if (found == count) co_return Result<void>{};
     bool const leak = count > found;
-    bool const fix = leak ? repair_ != RepairMode::none : fixes_errors();
+    bool const fix = leak ? repair != RepairMode::none : repair == RepairMode::all;
     message_(fmt::format("{} cluster {} refcount={} reference={}",
                          fix    ? "Repairing"
                          : leak ? "Leaked"
@@ -180,6 +192,7 @@ Task<Result<void>> Checker::compare_one(std::uint64_t cluster, std::uint64_t cou
                          cluster, count, found));
     if (!fix) {
         ++(leak ? report_.leaks : report_.corruptions);
+        if (!leak) ++wrong_counts_;
         co_return Result<void>{};
     }
     CO_TRY(co_await store_.refcounts().set(cluster, found));
@@ -187,7 +200,24 @@ Task<Result<void>> Checker::compare_one(std::uint64_t cluster, std::uint64_t cou
     co_return Result<void>{};
 }
 
-Task<Result<void>> Checker::compare_counts() {
+Task<Result<bool>> Checker::counts_call_used_clusters_free() {
+    for (auto const& [number, chunk] : references_.chunks())
+        for (std::uint64_t k = 0; k < ReferenceMap::chunk_clusters; ++k) {
+            if ((*chunk)[k] == 0) continue;
+            Result<std::uint64_t> count = co_await store_.refcounts().get(number * ReferenceMap::chunk_clusters + k);
+            if (count.ok() && *count == 0) co_return true; // a count that cannot be read is told with the others
+        }
+    co_return false;
+}
+
+Task<Result<void>> Checker::start_over() {
+    CO_TRY(co_await compare_counts(RepairMode::none)); // tells what the new counts put right
+    CO_TRY(co_await rebuild());
+    report_.leaks_fixed += std::exchange(report_.leaks, 0);
+    co_return Result<void>{};
+}
+
+Task<Result<void>> Checker::compare_counts(RepairMode repair) {
     std::uint64_t const entries = g_.refcount_entries();
     std::set<std::uint64_t> blocks;
     std::vector<std::uint64_t> const table = store_.refcounts().table();
@@ -210,11 +240,12 @@ Task<Result<void>> Checker::compare_counts() {
             block = *loaded;
         }
         for (std::uint64_t k = 0; k < entries; ++k) {
+            if (i * entries + k >= file_end_ >> g_.cluster_bits) break; // nothing is there to be used or wasted
             std::uint64_t count = block ? load_refcount(block->bytes.data(), k, g_.refcount_order) : 0;
             if (count == 0 && references_.get(i * entries + k) == 0) continue;
             if (count)
                 report_.image_end_offset = std::max(report_.image_end_offset, (i * entries + k + 1) << g_.cluster_bits);
-            CO_TRY(co_await compare_one(i * entries + k, count));
+            CO_TRY(co_await compare_one(i * entries + k, count, repair));
         }
     }
     co_return Result<void>{};
@@ -235,7 +266,7 @@ Task<Result<void>> Checker::check_copied_flags() {
         Result<std::uint64_t> l2_count = co_await store_.refcounts().get(offset >> g_.cluster_bits);
         if (!l2_count.ok()) continue; // reported with the refcounts
         if ((*l2_count == 1) != ((l1_entry & entry_copied) != 0) &&
-            flag_error("L2 cluster: l1_entry", l1_entry, *l2_count))
+            flag_error(fmt::format("L2 cluster: l1_index={} l1_entry", i), l1_entry, *l2_count))
             store_.set_l1_entry(i, offset | (*l2_count == 1 ? entry_copied : 0));
         Result<TableRef> table = co_await store_.l2_tables().load(offset);
         if (!table.ok()) continue;
@@ -279,7 +310,12 @@ Task<Result<void>> Checker::rebuild() {
     start = std::max(start, file_end_ >> g_.cluster_bits); // nothing old is overwritten
     std::set<std::uint64_t> blocks;
     for (auto const& [c, value] : counts) blocks.insert(c / entries);
-    CO_TRY_ASSIGN(RefcountLayout layout, lay_out_refcounts(g_, start, std::move(blocks)));
+    CO_TRY_ASSIGN(RefcountLayout layout, lay_out_refcounts(g_, start, blocks));
+    // The tables of an image that was cut off lie behind its end.
+    while (store_.areas().conflict(start << g_.cluster_bits, (layout.end() - start) << g_.cluster_bits)) {
+        start = layout.end();
+        CO_TRY_ASSIGN(layout, lay_out_refcounts(g_, start, blocks));
+    }
     for (std::uint64_t c = start; c < layout.end(); ++c) counts[c] = 1;
     FillCounts fill = [&](std::uint64_t i, Bytes block) -> Task<Result<void>> {
         for (auto at = counts.lower_bound(i * entries); at != counts.end() && at->first < (i + 1) * entries; ++at)
@@ -290,8 +326,8 @@ Task<Result<void>> Checker::rebuild() {
     CO_TRY(co_await store_.adopt_refcounts(start << g_.cluster_bits, layout.table_clusters, std::move(table)));
     for (auto const& [c, value] : counts)
         for (std::uint64_t n = 0; n < value && n < 2; ++n) references_.add(c);
-    report_.corruptions -= broken_blocks_;
-    report_.corruptions_fixed += broken_blocks_;
+    report_.corruptions -= broken_blocks_ + wrong_counts_;
+    report_.corruptions_fixed += broken_blocks_ + wrong_counts_;
     co_return Result<void>{};
 }
 

@@ -48,13 +48,16 @@ private:
     bool fixes_errors() const { return repair_ == RepairMode::all; }
     void corruption(std::string text);
     // Counts references to the clusters of [offset, offset + bytes).
-    void reference(std::uint64_t offset, std::uint64_t bytes, std::string_view what);
+    void reference(std::uint64_t offset, std::uint64_t bytes);
     Task<Result<void>> walk_l1(std::vector<std::uint64_t> const& l1, std::uint64_t offset, bool active);
     Task<Result<void>> walk_l2(std::uint64_t offset, bool active);
     void walk_entry(Table& table, std::uint64_t index, L2Entry e, bool active, std::uint64_t& next_contiguous);
     Task<Result<void>> walk_refcounts();
-    Task<Result<void>> compare_counts();
-    Task<Result<void>> compare_one(std::uint64_t cluster, std::uint64_t count);
+    Task<Result<void>> compare_counts(RepairMode repair);
+    Task<Result<void>> compare_one(std::uint64_t cluster, std::uint64_t count, RepairMode repair);
+    // Then no count can be trusted, and changing counts might allocate what is in use: a repair starts over.
+    Task<Result<bool>> counts_call_used_clusters_free();
+    Task<Result<void>> start_over();
     Task<Result<void>> check_copied_flags();
     // Writes a whole new refcount table and blocks behind everything that is in use.
     Task<Result<void>> rebuild();
@@ -68,6 +71,7 @@ private:
     ReferenceMap references_;
     CheckReport report_;
     std::uint64_t file_end_ = 0;      // whole clusters
+    std::uint64_t wrong_counts_ = 0;  // too small ones that were told and not repaired
     std::uint64_t broken_blocks_ = 0; // refcount blocks that cannot be used: all is to be rebuilt
 };
 

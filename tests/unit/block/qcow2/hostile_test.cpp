@@ -159,5 +159,94 @@ TEST(Qcow2Hostile, truncated_files_never_crash) {
     }
 }
 
+// --- what a check says of such images
+
+struct Told {
+    CheckReport report;
+    std::string lines;
+};
+Told check(Qcow2Bench& bench, RepairMode repair = RepairMode::none) {
+    OpenOptions options = bench.options_for("x.qcow2", repair == RepairMode::none);
+    options.for_check = true;
+    auto image = bench.run(open_image(bench.context, options));
+    Told told;
+    EXPECT_TRUE(image.ok());
+    if (!image.ok()) return told;
+    auto note = [&](std::string_view line) { told.lines += std::string(line) + "\n"; };
+    auto report = bench.run((*image)->capabilities().checkable->check(repair, note));
+    EXPECT_TRUE(report.ok());
+    if (report.ok()) told.report = *report;
+    bench.close(std::move(image).value());
+    return told;
+}
+void create_with_three_clusters(Qcow2Bench& bench) {
+    bench.create("x.qcow2", 10 << 20);
+    auto image = bench.open("x.qcow2");
+    bench.write(*image, 0, std::vector<std::uint8_t>(3 * cluster, 5));
+    bench.close(std::move(image));
+}
+constexpr char const* past_end =
+    "ERROR: counting reference for region exceeding the end of the file by one cluster or more: ";
+
+TEST(Qcow2Hostile, a_check_reports_overlaps_and_references_past_the_end) {
+    std::vector<Patch> const patches = {
+        {"L1 on refcount table", 40, be(cluster, 8), "ERROR cluster 1 refcount=1 reference=2"},
+        {"L1 on refcount block", 40, be(2 * cluster, 8), "ERROR refcount block 0 refcount=2"},
+        {"L2 on L1", 3 * cluster, be((1ull << 63) | 3 * cluster, 8), "ERROR cluster 3 refcount=1 reference=3"},
+        {"data on L1", 4 * cluster, be((1ull << 63) | 3 * cluster, 8), "ERROR cluster 3 refcount=1 reference=2"},
+        {"compressed past the end", 4 * cluster, be((1ull << 62) | (1ull << 30), 8),
+         "end of the file by one cluster or more: offset 0x40000000 size 0x200"},
+        {"data past the end", 4 * cluster, be((1ull << 63) | (1ull << 30), 8),
+         "end of the file by one cluster or more: offset 0x40000000 size 0x10000"},
+        {"reserved bits", 4 * cluster, be((1ull << 63) | 5 * cluster | 4, 8),
+         "ERROR found l2 entry with reserved bits set: 8000000000050004"},
+    };
+    for (Patch const& p : patches) {
+        Qcow2Bench bench;
+        create_with_three_clusters(bench);
+        patch(bench.path("x.qcow2"), p.offset, p.bytes);
+        Told told = check(bench);
+        EXPECT_GT(told.report.corruptions, 0u) << p.name;
+        EXPECT_NE(told.lines.find(p.error), std::string::npos) << p.name << ": " << told.lines;
+    }
+}
+
+TEST(Qcow2Hostile, a_check_of_a_cut_off_image_names_what_is_missing_and_no_leaks) {
+    struct Cut {
+        std::uint64_t size;
+        char const* missing;
+    };
+    for (Cut cut : {Cut{6 * cluster, "offset 0x60000 size 0x10000"}, Cut{4 * cluster, "offset 0x40000 size 0x10000"},
+                    Cut{3 * cluster, "offset 0x30000 size 0x8"}}) {
+        Qcow2Bench bench;
+        create_with_three_clusters(bench);
+        ASSERT_EQ(truncate(bench.path("x.qcow2").c_str(), off_t(cut.size)), 0);
+        Told told = check(bench);
+        EXPECT_GT(told.report.corruptions, 0u) << cut.size;
+        EXPECT_EQ(told.report.leaks, 0u) << cut.size;
+        EXPECT_NE(told.lines.find(past_end + std::string(cut.missing)), std::string::npos) << told.lines;
+    }
+}
+
+TEST(Qcow2Hostile, a_repair_starts_over_when_the_counts_call_used_clusters_free) {
+    Qcow2Bench bench;
+    create_with_three_clusters(bench);
+    patch(bench.path("x.qcow2"), cluster, be(0, 8)); // no refcount block at all
+    Told told = check(bench, RepairMode::all);
+    EXPECT_NE(told.lines.find("Rebuilding refcount structure"), std::string::npos) << told.lines;
+    EXPECT_EQ(told.report.corruptions, 0u);
+    EXPECT_GT(told.report.corruptions_fixed, 0u);
+    bench.expect_clean("x.qcow2");
+}
+
+TEST(Qcow2Hostile, a_rebuilt_refcount_structure_keeps_off_tables_behind_the_end) {
+    Qcow2Bench bench;
+    create_with_three_clusters(bench);
+    ASSERT_EQ(truncate(bench.path("x.qcow2").c_str(), 2 * cluster), 0); // refcount block, L1 and all else are lost
+    check(bench, RepairMode::all);
+    check(bench, RepairMode::all); // now the file reaches the lost L1 table, which reads as empty
+    bench.expect_clean("x.qcow2");
+}
+
 } // namespace
 } // namespace vmm::block
