@@ -1,5 +1,6 @@
 #include "firmware/loader/kernel_loader.h"
 
+#include "firmware/loader/bios_services.h"
 #include "firmware/loader/cpio.h"
 #include "firmware/loader/foreign_kernel.h"
 #include "firmware/loader/initrd_check.h"
@@ -116,6 +117,7 @@ Result<BootEntry> KernelLoader::load(AddressSpace& memory, BootPlatform const& p
     Bytes const file = TRY(kernel_.read());
     LoadContext context(memory, platform);
     TRY(write_bios_data(context));
+    TRY(write_bios_services(context));
     KernelCompanions const with{path, options_.append, initrds_.empty() ? nullptr : &initrds_.front()};
     MultibootCompanions const with_modules{path, options_.append, initrds_, module_lines_};
 

@@ -142,6 +142,22 @@ TEST(LinuxBoot, the_bios_data_area_tells_memory_size_serial_ports_and_text_mode)
     EXPECT_EQ(f.read<std::uint8_t>(0x484), 24);
 }
 
+TEST(LinuxBoot, real_mode_code_finds_a_handler_at_every_interrupt_vector) {
+    BootFixture f(64);
+    (void)f.load({f.file("k", bz_image()), "", {}}).value();
+    auto first_byte = [&](unsigned vector) {
+        std::uint64_t at = f.read<std::uint16_t>(4 * vector + 2) * 16 + f.read<std::uint16_t>(4 * vector);
+        EXPECT_GE(at, 0x9fc10u); // in the EBDA, behind its size
+        EXPECT_LT(at, 0xa0000u);
+        return f.read<std::uint8_t>(at);
+    };
+    for (unsigned vector = 0; vector < 256; ++vector) EXPECT_NE(first_byte(vector), 0) << vector;
+    EXPECT_EQ(first_byte(0x10), 0xcf); // video: iret
+    EXPECT_EQ(first_byte(0x12), 0x1e); // memory size: push ds ...
+    EXPECT_EQ(first_byte(0x15), 0x55); // not supported: push bp ...
+    EXPECT_EQ(first_byte(0x08), 0x50); // the timer's interrupt: push ax ...
+}
+
 TEST(LinuxBoot, missing_and_useless_files_are_named) {
     BootFixture f(64);
     EXPECT_EQ(failure(f.load({"nofile", "", {}})), "could not open kernel file 'nofile': No such file or directory");

@@ -50,10 +50,12 @@ std::uint64_t* address(State& s, std::uint32_t i) {
     }
 }
 
-// AMD's configuration registers (SYSCFG, HWCR, TOP_MEM, OSVW, DE_CFG, ...; APM vol. 2 appendix A): an AMD model has them,
-// nothing here hangs on their bits, so they read as zero and take writes.
+// AMD's configuration registers (SYSCFG, HWCR, TOP_MEM, OSVW, DE_CFG, ...; APM vol. 2 appendix A) and the eight of its
+// four performance counters: an AMD model has them (they have no CPUID bit, and Xen writes them unasked), nothing here
+// hangs on their bits, so they read as zero and take writes; a kernel that writes a counter and reads it back finds
+// that it does not count.
 bool is_amd_configuration(CpuModel const& model, std::uint32_t i) {
-    return model.vendor == "AuthenticAMD" && i >= 0xc0010010 && i <= 0xc0011fff;
+    return model.vendor == "AuthenticAMD" && i >= 0xc0010000 && i <= 0xc0011fff;
 }
 
 std::optional<std::uint64_t> read_msr(X86Context& c, std::uint32_t i) {

@@ -114,6 +114,14 @@ TEST(Msrs, what_is_written_is_read_and_the_active_bit_is_the_cpus_own) {
     EXPECT_EQ(v, efer::lma | efer::lme | efer::sce | efer::nxe);
 }
 
+TEST(Msrs, amds_performance_counters_take_writes_and_do_not_count) {
+    SystemMachine m;
+    std::uint64_t v = 1;
+    EXPECT_EQ(wrmsr(m, 0xc0010004, 0x1234), -1);
+    EXPECT_EQ(rdmsr(m, 0xc0010004, v), -1);
+    EXPECT_EQ(v, 0u);
+}
+
 TEST(Msrs, a_written_time_stamp_counter_goes_on_from_there) {
     SystemMachine m;
     m.enter_long();
