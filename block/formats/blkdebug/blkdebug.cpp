@@ -175,18 +175,29 @@ public:
         co_return result;
     }
     Task<Result<void>> write(std::uint64_t offset, ConstIoSpans from, Durability durability) override {
+        co_await event(BlkdebugEvent::pwritev); // each request to this device is a point of its own
         CO_TRY(injected(IoType::write, offset, from.size_bytes()));
+        unflushed_ = true;
         Result<void> result = co_await file_->write(offset, from, durability);
+        co_await event(BlkdebugEvent::pwritev_done);
         co_return result;
     }
     Task<Result<void>> flush() override {
-        CO_TRY(injected(IoType::flush, 0, 0));
+        co_await event(BlkdebugEvent::flush_to_os);
+        if (unflushed_) { // as QEMU, which asks nothing of a device that has nothing to flush
+            co_await event(BlkdebugEvent::flush_to_disk);
+            CO_TRY(injected(IoType::flush, 0, 0));
+            unflushed_ = false;
+        }
         Result<void> result = co_await file_->flush();
         co_return result;
     }
     Task<Result<void>> write_zeroes(std::uint64_t offset, std::uint64_t length, ZeroFlags flags) override {
+        co_await event(BlkdebugEvent::pwritev_zero);
         CO_TRY(injected(IoType::write_zeroes, offset, length));
+        unflushed_ = true;
         Result<void> result = co_await file_->capabilities().sparse->write_zeroes(offset, length, flags);
+        co_await event(BlkdebugEvent::pwritev_done);
         co_return result;
     }
     Task<Result<void>> discard(std::uint64_t offset, std::uint64_t length) override {
@@ -228,6 +239,7 @@ private:
     std::vector<Rule> rules_;
     LimitsGiven limits_;
     std::uint64_t state_ = 1;
+    bool unflushed_ = false; // written since the last flush
     std::vector<Breakpoint> breakpoints_;
     std::vector<std::shared_ptr<Suspended>> suspended_;
 };

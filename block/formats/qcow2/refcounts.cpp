@@ -8,7 +8,7 @@ namespace vmm::block::qcow2 {
 
 Refcounts::Refcounts(BlockDevice& file, Header& header, AreaMap& areas, std::size_t max_blocks)
     : file_(file), header_(header), geometry_(header), areas_(areas),
-      blocks_(file, std::uint32_t(geometry_.cluster()), max_blocks) {
+      blocks_(file, std::uint32_t(geometry_.cluster()), max_blocks, BlkdebugEvent::refblock_load) {
     fresh_from_ = file.limits().growable ? div_ceil(file.size_bytes(), geometry_.cluster()) : ~0ull;
 }
 
@@ -21,6 +21,7 @@ Task<Result<void>> Refcounts::load() {
     std::size_t entries = (std::uint64_t(header_.refcount_table_clusters) << g().cluster_bits) / 8;
     std::vector<std::uint8_t> raw(entries * 8);
     Bytes all(raw);
+    if (DebugEvents* debug = file_.capabilities().debug) co_await debug->event(BlkdebugEvent::reftable_load);
     Result<void> result = co_await read_bytes(file_, header_.refcount_table_offset, all);
     if (!result.ok()) co_return result.error().with_prefix("Could not read the reference count table");
     table_.resize(entries);

@@ -22,7 +22,8 @@ std::size_t l2_cache_tables(std::uint64_t bytes, Header const& h) {
 Store::Store(Setup setup)
     : s_(std::move(setup)), geometry_(s_.header), areas_(s_.header.cluster_bits),
       refcounts_(*s_.file, s_.header, areas_, tables_in(s_.refcount_cache_bytes, s_.header)),
-      l2_tables_(*s_.file, std::uint32_t(geometry_.cluster()), l2_cache_tables(s_.l2_cache_bytes, s_.header)) {}
+      l2_tables_(*s_.file, std::uint32_t(geometry_.cluster()), l2_cache_tables(s_.l2_cache_bytes, s_.header),
+                 BlkdebugEvent::l2_load) {}
 
 Task<Result<void>> Store::load() {
     Header const& h = s_.header;
@@ -190,6 +191,7 @@ Task<Result<void>> Store::apply_released() {
         std::vector<Released> now = std::move(waiting_.front().what);
         waiting_.pop_front();
         for (Released const& r : now) {
+            if (DebugEvents* debug = file().capabilities().debug) co_await debug->event(BlkdebugEvent::cluster_free);
             if (s_.discard) CO_TRY(co_await discard_in_file(r));
             Result<void> result = co_await refcounts_.change(r.offset, r.clusters, -1);
             if (!result.ok()) co_return co_await note_corruption(result.error());

@@ -46,6 +46,7 @@ Task<Result<TableRef>> TableCache::load(std::uint64_t offset) {
     loading_[offset] = condition;
     std::vector<std::uint8_t> bytes(table_bytes_);
     Bytes all(bytes);
+    if (debug_) co_await debug_->event(load_event_);
     Result<void> result = co_await read_bytes(file_, offset, all);
     TableRef table;
     if (result.ok()) {

@@ -1,6 +1,7 @@
 // TableCache: L2 tables or refcount blocks in memory, in their on-disk form, with the parts that changed.
 #pragma once
 #include "block/core/block_device.h"
+#include "block/core/debug_events.h"
 #include "block/core/sync.h"
 
 #include <cstdint>
@@ -31,8 +32,10 @@ struct TableCopy {
 // written (the owner bounds them: dirty_bytes()). Loop thread only.
 class TableCache {
 public:
-    TableCache(BlockDevice& file, std::uint32_t table_bytes, std::size_t max_tables)
-        : file_(file), table_bytes_(table_bytes), max_tables_(max_tables) {}
+    // `load_event` is told to the file's debug events before each read of a table.
+    TableCache(BlockDevice& file, std::uint32_t table_bytes, std::size_t max_tables, BlkdebugEvent load_event)
+        : file_(file), debug_(file.capabilities().debug), table_bytes_(table_bytes), max_tables_(max_tables),
+          load_event_(load_event) {}
 
     // The table if it is in memory, else null.
     TableRef find(std::uint64_t offset);
@@ -66,8 +69,10 @@ private:
     std::size_t part_bytes() const { return std::max<std::size_t>(table_bytes_ / 64, 8); }
 
     BlockDevice& file_;
+    DebugEvents* debug_; // the file's, or null
     std::uint32_t table_bytes_;
     std::size_t max_tables_;
+    BlkdebugEvent load_event_;
     std::unordered_map<std::uint64_t, Slot> slots_;
     std::list<std::uint64_t> ages_; // most recently used first
     std::unordered_map<std::uint64_t, TableRef> dirty_;

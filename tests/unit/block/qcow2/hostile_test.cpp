@@ -248,5 +248,37 @@ TEST(Qcow2Hostile, a_rebuilt_refcount_structure_keeps_off_tables_behind_the_end)
     bench.expect_clean("x.qcow2");
 }
 
+// --- blkdebug's points in qcow2, seen from outside
+
+TEST(Qcow2Blkdebug, an_error_armed_by_an_event_fails_the_request_behind_it) {
+    auto first_failure = [](std::string const& event) -> std::string {
+        Qcow2Bench bench;
+        create_with_three_clusters(bench);
+        std::ofstream(bench.path("rules")) << "[inject-error]\nevent = \"" << event << "\"\nonce = \"on\"\n";
+        OpenOptions options = bench.options_for("x.qcow2");
+        options.cache = CacheMode::writeback;
+        options.filename = "blkdebug:" + bench.path("rules") + ":" + bench.path("x.qcow2");
+        auto image = bench.run(open_image(bench.context, options));
+        if (!image.ok()) return "open";
+        std::string failed = "none";
+        std::vector<std::uint8_t> data(4096);
+        if (!bench.run(read_bytes(**image, 0, Bytes(data))).ok())
+            failed = "read";
+        else if (!bench.run(write_bytes(**image, 5 << 20, ConstBytes(data))).ok())
+            failed = "write";
+        else if (!bench.run((*image)->flush()).ok())
+            failed = "flush";
+        (void)bench.run(close_image(std::move(image).value()));
+        return failed;
+    };
+    EXPECT_EQ(first_failure("none_of_them_fires_here"), "open"); // no such event
+    EXPECT_EQ(first_failure("reftable_load"), "open");
+    EXPECT_EQ(first_failure("l2_load"), "read");
+    EXPECT_EQ(first_failure("refblock_load"), "write");
+    EXPECT_EQ(first_failure("pwritev"), "write");
+    EXPECT_EQ(first_failure("flush_to_disk"), "flush");
+    EXPECT_EQ(first_failure("vmstate_load"), "none");
+}
+
 } // namespace
 } // namespace vmm::block
