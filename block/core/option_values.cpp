@@ -132,7 +132,8 @@ Result<void> OptionValues::check_against(std::span<OptionSpec const> specs) cons
 }
 
 Result<void> OptionValues::check_open_options(std::span<OptionSpec const> specs, std::string_view driver) const {
-    for (auto const& [name, value] : values_) {
+    for (auto const& entry : values_) {
+        std::string const& name = entry.first; // no structured binding: clang 14 cannot capture one in the lambda below
         OptionSpec const* spec = find_spec(specs, name);
         if (spec) TRY(check_value(*this, *spec, name));
         bool beneath = std::ranges::any_of(
