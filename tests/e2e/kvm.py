@@ -61,6 +61,29 @@ def malformed_properties_are_one_error_and_no_fallback():
         check(len(done.stderr.strip().splitlines()) == 1, f"{options}: more than one message: {done.stderr!r}")
 
 
+def a_program_named_after_a_foreign_architecture_says_so():
+    """QEMU's users call qemu-system-aarch64 -enable-kvm; both what KVM cannot do and what this build has not are named."""
+    with tempfile.TemporaryDirectory() as folder:
+        def run(name, *options):
+            link = os.path.join(folder, name)
+            os.path.lexists(link) or os.symlink(VMM, link)
+            done = subprocess.run([link, *options], stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=60)
+            check(done.returncode == 1 or "-version" in options, f"{name} {options}: status {done.returncode}\n{done.stderr}")
+            check(done.returncode == 0 or (done.stderr.startswith(f"{name}: ") and done.stderr.count("\n") == 1), f"{name} {options}: {done.stderr!r}")
+            return done.stdout + done.stderr
+
+        for name, architecture in [("qemu-system-aarch64", "aarch64"), ("vmm-system-arm", "arm"), ("vmm-system-riscv64", "riscv64")]:
+            check(f"{architecture} guests are not built yet" in run(name, "-M", "virt", "-cpu", "cortex-a57", "-nographic"), name)
+            for options in [["-enable-kvm"], ["-accel", "kvm"], ["-machine", "virt,accel=kvm"]]:
+                said = run(name, *options, "-kernel", "Image")
+                for part in ["invalid accelerator kvm", "x86 guests only", "-accel tcg", f"{architecture} guests are not built yet"]:
+                    check(part in said, f"{name} {options}: {said!r} lacks {part!r}")
+            check("kvm" not in run(name, "-machine", "virt,accel=kvm:tcg"), "a list with tcg is no question of KVM")
+            check("version" in run(name, "-version"), "-version")
+        for name in ["vmm-system-x86_64", "qemu-system-i386"]:
+            check("nothing to boot" in run(name, "-display", "none", "-serial", "none", "-monitor", "none"), f"{name}: not an x86 program")
+
+
 # Questions whose refusal is an answer.
 TOLERATED = {0xae03: "KVM_CHECK_EXTENSION"}
 
@@ -102,4 +125,4 @@ def each_failing_call_is_one_message_and_status_1():
 
 
 if __name__ == "__main__":
-    main([linux_runs_as_far_as_this_kvm_does, malformed_properties_are_one_error_and_no_fallback, each_failing_call_is_one_message_and_status_1])
+    main([linux_runs_as_far_as_this_kvm_does, a_program_named_after_a_foreign_architecture_says_so, malformed_properties_are_one_error_and_no_fallback, each_failing_call_is_one_message_and_status_1])

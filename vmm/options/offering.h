@@ -52,9 +52,10 @@ struct BuiltFeatures {
 };
 
 struct Offering {
-    std::string version;               // "0.1.0"
-    std::vector<MachineInfo> machines; // in the order "-machine help" prints
-    std::vector<std::string> accels;   // "tcg", "kvm"
+    std::string version;                    // "0.1.0"
+    std::vector<std::string> architectures; // of guests, as program names spell them: "x86_64"
+    std::vector<MachineInfo> machines;      // in the order "-machine help" prints
+    std::vector<std::string> accels;        // "tcg", "kvm"
     std::vector<std::string> cpu_models;
     std::string cpu_help; // the whole text of "-cpu help"
     std::vector<DeviceInfo> devices;

@@ -1,7 +1,10 @@
 #include "vmm/options/options.h"
 
 #include "vmm/base/text.h"
+#include "vmm/options/architecture.h"
 #include "vmm/options/table.h"
+
+#include <algorithm>
 
 namespace vmm {
 
@@ -40,6 +43,14 @@ Result<void> handle(Parse& parse, OptionRow const& row, std::string_view argumen
     return row.handler(parse, row, argument);
 }
 
+// -help and -version are about the program, whatever it is called.
+bool asks_about_the_program(std::span<char const* const> argv) {
+    return argv.size() > 1 && std::ranges::all_of(argv.subspan(1), [](std::string_view word) {
+               std::string_view name = word.substr(word.starts_with("--") ? 2 : word.starts_with('-'));
+               return name == "h" || name == "help" || name == "version";
+           });
+}
+
 Result<void> finish(Parse& parse) {
     Config& config = parse.config;
     TRY(finish_machine(parse));
@@ -60,6 +71,9 @@ Result<void> finish(Parse& parse) {
 Result<CommandLine> parse_command_line(std::span<char const* const> argv, Offering const& offering) {
     CommandLine out;
     out.config.program = program_name(argv.empty() ? nullptr : argv[0]);
+    std::string_view architecture = architecture_in_name(out.config.program);
+    if (!offers_architecture(offering, architecture) && !asks_about_the_program(argv))
+        return foreign_architecture(offering, architecture, argv);
     Parse parse{.offering = offering, .out = out, .config = out.config, .spelled = {}, .smp = {}};
     std::string_view previous_option;
     for (std::size_t i = 1; i < argv.size(); ++i) {

@@ -31,8 +31,8 @@ struct CommandLine {
 // basename(argv[0]): the prefix of every message, also through a symbolic link.
 std::string program_name(char const* argv0);
 
-// Parses all of `argv` (argv[0] is the program). Opens no file. Errors are what the
-// user reads after "PROGRAM: "; they may have more than one line.
+// Parses all of `argv` (argv[0] is the program, whose name may ask for an architecture of guests: architecture.h).
+// Opens no file. Errors are what the user reads after "PROGRAM: "; they may have more than one line.
 Result<CommandLine> parse_command_line(std::span<char const* const> argv, Offering const& offering);
 
 } // namespace vmm

@@ -9,6 +9,7 @@ namespace vmm {
 Offering make_offering() {
     Offering o;
     o.version = VMM_VERSION;
+    o.architectures = {"x86_64", "i386"};
     std::vector<PropertyInfo> const properties = {
         {"acpi", "OnOffAuto", "Enable ACPI"},
         {"dump-guest-core", "bool", "Include guest memory in a core dump"},

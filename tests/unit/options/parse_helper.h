@@ -10,6 +10,7 @@ namespace vmm::test {
 inline Offering sample_offering() {
     Offering offering;
     offering.version = "1.2.3";
+    offering.architectures = {"x86_64", "i386"};
     offering.machines = {
         {.name = "pc",
          .description = "Standard PC (i440FX + PIIX, 1996)",
