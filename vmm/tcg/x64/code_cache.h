@@ -1,4 +1,5 @@
-// CodeCache: memory for generated code: shared memory mapped twice, writable here and executable there (W^X).
+// CodeCache: memory for generated code: shared memory mapped twice, writable here and executable there (W^X), in huge
+// pages where the host gives them.
 #pragma once
 #include "vmm/base/result.h"
 
@@ -36,11 +37,17 @@ public:
     void reset(std::size_t keep) { used_ = keep; }
 
 private:
-    CodeCache(std::uint8_t* writable, std::uint8_t* executable, std::size_t size)
-        : writable_(writable), executable_(executable), size_(size) {}
+    struct Reserved {
+        void* at;
+        std::size_t bytes;
+    };
+    CodeCache(Reserved reserved, std::uint8_t* writable, std::uint8_t* executable, std::size_t size)
+        : reserved_(reserved), writable_(writable), executable_(executable), size_(size) {}
+    Reserved reserved_; // both views lie in it
     std::uint8_t* writable_;
     std::uint8_t* executable_;
     std::size_t size_, used_ = 0;
+    std::size_t ready_ = 0; // so far huge pages have been asked for
 };
 
 } // namespace vmm::tcg::x64
