@@ -72,16 +72,20 @@ KernelLoader::KernelLoader(KernelOptions options, FileSource kernel)
 Result<KernelLoader> KernelLoader::create(KernelOptions options) {
     FileSource kernel = TRY(FileSource::open(options.kernel, "could not open kernel file", check_kernel_head));
     KernelLoader loader(std::move(options), std::move(kernel));
-    // A bzImage says what it is in its head, and the rest is read when it is loaded.
-    Bytes file(std::size_t(std::min<std::uint64_t>(loader.kernel_.size(), FileSource::head_size)));
-    TRY(loader.kernel_.read_at(0, file));
-    if (!is_linux_image(file)) file = TRY(loader.kernel_.read());
+    Bytes const file = TRY(loader.read_kernel());
     Format const format = TRY(detect(file, loader.kernel_.path()));
     if (format == Format::multiboot1 || format == Format::multiboot2)
         TRY(loader.open_modules());
     else
         TRY(loader.open_initrd(is_linux(format, file)));
     return loader;
+}
+
+Result<Bytes> KernelLoader::read_kernel() const {
+    Bytes head(std::size_t(std::min<std::uint64_t>(kernel_.size(), FileSource::head_size)));
+    TRY(kernel_.read_at(0, head));
+    if (is_linux_image(head)) return head;
+    return kernel_.read();
 }
 
 Result<void> KernelLoader::open_initrd(bool for_linux) {
@@ -114,7 +118,7 @@ Result<BootEntry> KernelLoader::load(AddressSpace& memory, BootPlatform const& p
         return error("a kernel needs at least 2 MiB of guest RAM, the guest has {} KiB; give it more memory (-m)",
                      platform.ram_below_4g / KiB);
     std::string const& path = kernel_.path();
-    Bytes const file = TRY(kernel_.read());
+    Bytes const file = TRY(read_kernel());
     LoadContext context(memory, platform);
     TRY(write_bios_data(context));
     TRY(write_bios_services(context));
@@ -123,8 +127,8 @@ Result<BootEntry> KernelLoader::load(AddressSpace& memory, BootPlatform const& p
 
     switch (TRY(detect(file, path))) {
     case Format::linux_image: {
-        LinuxImage const image = TRY(parse_linux_image(file, path));
-        return load_linux_image(context, image, file, with);
+        LinuxImage const image = TRY(parse_linux_image(file, kernel_.size(), path));
+        return load_linux_image(context, image, file, kernel_, with);
     }
     case Format::multiboot1: return load_multiboot1(context, file, *find_multiboot1_header(file), with_modules);
     case Format::multiboot2: return load_multiboot2(context, file, *find_multiboot2_header(file), with_modules);

@@ -36,6 +36,8 @@ public:
 
 private:
     KernelLoader(KernelOptions options, FileSource kernel);
+    // The kernel's bytes; of a bzImage only the head, which says what it is.
+    Result<Bytes> read_kernel() const;
     Result<void> open_initrd(bool for_linux);
     Result<void> open_modules();
 

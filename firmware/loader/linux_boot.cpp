@@ -127,15 +127,15 @@ Result<void> check_command_line(std::string const& text, std::uint64_t limit, st
 
 } // namespace
 
-Result<BootEntry> load_linux_image(LoadContext& context, LinuxImage const& image, std::span<std::uint8_t const> file,
-                                   KernelCompanions const& with) {
+Result<BootEntry> load_linux_image(LoadContext& context, LinuxImage const& image, std::span<std::uint8_t const> head,
+                                   FileSource const& file, KernelCompanions const& with) {
     TRY(check_command_line(with.command_line, image.cmdline_size, with.kernel_path));
-    auto const payload = file.subspan(image.payload_offset);
-    GuestPhys const load = TRY(place_payload(context, image, payload.size(), with.kernel_path));
-    TRY(context.write(load, payload, "the kernel"));
+    std::uint64_t const payload_size = file.size() - image.payload_offset;
+    GuestPhys const load = TRY(place_payload(context, image, payload_size, with.kernel_path));
+    TRY(context.copy(load, file, image.payload_offset, payload_size, "the kernel"));
 
     Page page{};
-    std::memcpy(&page[bp::setup_header], &file[bp::setup_header], image.header_end - bp::setup_header);
+    std::memcpy(&page[bp::setup_header], &head[bp::setup_header], image.header_end - bp::setup_header);
     describe_machine(context, page);
     store_le(&page[bp::vid_mode], normal_vga);
     page[bp::type_of_loader] = loader_unassigned;

@@ -12,9 +12,10 @@ struct KernelCompanions {
     FileSource const* initrd = nullptr; // may be null
 };
 
-// Loads a bzImage: enters it at its 64-bit entry point, or at the 32-bit one when it has no other.
-Result<BootEntry> load_linux_image(LoadContext& context, LinuxImage const& image, std::span<std::uint8_t const> file,
-                                   KernelCompanions const& with);
+// Loads a bzImage, whose setup header `head` contains: enters it at its 64-bit entry point, or at the 32-bit one when
+// it has no other.
+Result<BootEntry> load_linux_image(LoadContext& context, LinuxImage const& image, std::span<std::uint8_t const> head,
+                                   FileSource const& file, KernelCompanions const& with);
 
 // Makes boot_params for a Linux kernel whose code is in memory already (an ELF vmlinux without PVH note) and returns
 // its address, to be passed in (r|e)si.

@@ -42,42 +42,42 @@ bool is_linux_image(std::span<std::uint8_t const> file) {
            get<std::uint16_t>(file, boot_flag) == 0xaa55;
 }
 
-Result<LinuxImage> parse_linux_image(std::span<std::uint8_t const> file, std::string const& path) {
-    VMM_ASSERT(is_linux_image(file));
+Result<LinuxImage> parse_linux_image(std::span<std::uint8_t const> head, std::uint64_t size, std::string const& path) {
+    VMM_ASSERT(is_linux_image(head));
     LinuxImage image;
-    image.protocol = get<std::uint16_t>(file, version);
+    image.protocol = get<std::uint16_t>(head, version);
     if (image.protocol < 0x200)
         return error("'{}' is a Linux kernel with boot protocol {}.{:02}; 2.00 is the oldest "
                      "supported",
                      path, image.protocol >> 8, image.protocol & 0xff);
-    if (!(file[loadflags] & loaded_high))
+    if (!(head[loadflags] & loaded_high))
         return Result<LinuxImage>(
             error("'{}' is a zImage, which loads below 640 KiB; build the kernel as bzImage", path));
-    image.header_end = std::min<std::uint32_t>(header_magic + file[jump_length], max_header_end);
-    std::uint32_t const sectors = file[setup_sects] != 0 ? file[setup_sects] : default_setup_sects;
+    image.header_end = std::min<std::uint32_t>(header_magic + head[jump_length], max_header_end);
+    std::uint32_t const sectors = head[setup_sects] != 0 ? head[setup_sects] : default_setup_sects;
     image.payload_offset = (sectors + 1) * sector;
-    if (file.size() <= image.payload_offset || image.header_end > file.size())
+    if (size <= image.payload_offset || image.header_end > size)
         return error("'{}' is a Linux bzImage that is cut off: its setup code alone has {} bytes, "
                      "the file {}",
-                     path, image.payload_offset, file.size());
+                     path, image.payload_offset, size);
 
     if (image.protocol >= 0x208) { // where the compressed kernel lies tells how long the file must be
-        std::uint64_t const needed = std::uint64_t(image.payload_offset) + get<std::uint32_t>(file, payload_offset) +
-                                     get<std::uint32_t>(file, payload_length);
-        if (needed > file.size())
+        std::uint64_t const needed = std::uint64_t(image.payload_offset) + get<std::uint32_t>(head, payload_offset) +
+                                     get<std::uint32_t>(head, payload_length);
+        if (needed > size)
             return error("'{}' is a Linux bzImage that is cut off: it should have at least {} bytes, the file has {}",
-                         path, needed, file.size());
+                         path, needed, size);
     }
-    image.code32_start = image.protocol >= 0x205 ? get<std::uint32_t>(file, code32_start) : 0x100000;
-    if (image.protocol >= 0x203) image.initrd_addr_max = get<std::uint32_t>(file, initrd_addr_max);
-    if (image.protocol >= 0x205) image.relocatable = file[relocatable_kernel] != 0;
-    if (image.protocol >= 0x206) image.cmdline_size = get<std::uint32_t>(file, cmdline_size);
+    image.code32_start = image.protocol >= 0x205 ? get<std::uint32_t>(head, code32_start) : 0x100000;
+    if (image.protocol >= 0x203) image.initrd_addr_max = get<std::uint32_t>(head, initrd_addr_max);
+    if (image.protocol >= 0x205) image.relocatable = head[relocatable_kernel] != 0;
+    if (image.protocol >= 0x206) image.cmdline_size = get<std::uint32_t>(head, cmdline_size);
     if (image.protocol >= 0x20a) {
-        image.preferred_address = get<std::uint64_t>(file, pref_address);
-        image.init_size = get<std::uint32_t>(file, init_size);
+        image.preferred_address = get<std::uint64_t>(head, pref_address);
+        image.init_size = get<std::uint32_t>(head, init_size);
     }
-    if (image.protocol >= 0x20c) image.entry64 = (get<std::uint16_t>(file, xloadflags) & xlf_kernel_64) != 0;
-    if (image.entry64 && file.size() - image.payload_offset <= LinuxImage::entry64_offset)
+    if (image.protocol >= 0x20c) image.entry64 = (get<std::uint16_t>(head, xloadflags) & xlf_kernel_64) != 0;
+    if (image.entry64 && size - image.payload_offset <= LinuxImage::entry64_offset)
         return error("'{}' is a Linux bzImage that is cut off after its setup code", path);
     return image;
 }

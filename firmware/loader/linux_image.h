@@ -26,7 +26,8 @@ struct LinuxImage {
 
 // Whether `file` carries the setup header's marks.
 bool is_linux_image(std::span<std::uint8_t const> file);
-// For a file that is one. An error when it cannot be used (too old, cut off).
-Result<LinuxImage> parse_linux_image(std::span<std::uint8_t const> file, std::string const& path);
+// For a file that is one, of `size` bytes; `head` is its beginning, 4 KiB or all of it. An error when it cannot be used
+// (too old, cut off).
+Result<LinuxImage> parse_linux_image(std::span<std::uint8_t const> head, std::uint64_t size, std::string const& path);
 
 } // namespace vmm::firmware

@@ -16,6 +16,18 @@ Result<void> LoadContext::write(GuestPhys at, std::span<std::uint8_t const> byte
     return {};
 }
 
+Result<void> LoadContext::copy(GuestPhys at, FileSource const& file, std::uint64_t offset, std::uint64_t size,
+                               char const* what) {
+    static constexpr std::uint64_t chunk = 256 * KiB; // stays in the host's cache
+    Bytes bytes(std::min(size, chunk));
+    for (std::uint64_t done = 0; done < size; done += chunk) {
+        auto const piece = std::span(bytes).first(std::min(size - done, chunk));
+        TRY(file.read_at(offset + done, piece));
+        TRY(write(at + done, piece, what));
+    }
+    return {};
+}
+
 Result<void> LoadContext::clear(GuestPhys at, std::uint64_t size, char const* what) {
     static constexpr std::uint64_t chunk = 64 * KiB;
     Bytes const zeros(std::min(size, chunk));
@@ -45,8 +57,7 @@ Result<GuestPhys> LoadContext::place_initrd(FileSource const& initrd, GuestPhys 
             "initrd '{}' has {} bytes but the guest has room for {} (RAM {} MiB, kernel and tables taken off); "
             "give the guest more memory (-m)",
             initrd.path(), initrd.size(), room, (platform.ram_below_4g + platform.ram_above_4g) / MiB);
-    Bytes const bytes = TRY(initrd.read());
-    TRY(write(*at, bytes, "the initrd"));
+    TRY(copy(*at, initrd, 0, initrd.size(), "the initrd"));
     return *at;
 }
 

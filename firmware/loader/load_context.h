@@ -19,6 +19,8 @@ struct LoadContext {
 
     // Copies to guest memory; an error naming `what` when there is no RAM there.
     Result<void> write(GuestPhys at, std::span<std::uint8_t const> bytes, char const* what);
+    // The same for what `file` has at [offset, offset + size), piece by piece.
+    Result<void> copy(GuestPhys at, FileSource const& file, std::uint64_t offset, std::uint64_t size, char const* what);
     // Zero-fills [at, at+size).
     Result<void> clear(GuestPhys at, std::uint64_t size, char const* what);
     // Takes RAM for a small structure below 640 KiB (or, when that is full, anywhere above 1 MiB) and copies it there.
