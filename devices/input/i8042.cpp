@@ -196,7 +196,7 @@ void I8042::write_command(std::uint8_t value) {
     case cmd_disable_a20:
     case cmd_enable_a20: return set_a20(value == cmd_enable_a20);
     case cmd_read_test_inputs: return reply(0);
-    default: return; // undefined commands do nothing
+    default: needs_.log.guest_error("i8042: command {:#x} does not exist", value);
     }
 }
 

@@ -4,6 +4,7 @@
 #include "devices/core/irq_line.h"
 #include "devices/core/roles.h"
 #include "devices/input/ps2_port.h"
+#include "vmm/base/log.h"
 #include "vmm/memory/io_handler.h"
 
 #include <array>
@@ -37,6 +38,7 @@ public:
         IrqLine& reset; // pulsed
         Ps2Device& keyboard;
         Ps2Device& auxiliary;
+        Log& log;
     };
     explicit I8042(Needs needs);
 

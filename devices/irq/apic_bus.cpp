@@ -34,7 +34,8 @@ void ApicBus::deliver_to_all(ApicMessage const& message, LocalApic const* except
 
 void ApicBus::deliver_msi(std::uint64_t address, std::uint32_t data) {
     if (address < msi_base || address - msi_base >= msi_size) {
-        log_.guest_error("apic: message-signalled interrupt to {:#x}, outside 0xfee00000-0xfeefffff", address);
+        log_.guest_error("apic: message-signalled interrupt {:#x} to {:#x}, outside 0xfee00000-0xfeefffff", data,
+                         address);
         return;
     }
     ApicMessage message{.vector = std::uint8_t(data),
@@ -43,7 +44,8 @@ void ApicBus::deliver_msi(std::uint64_t address, std::uint32_t data) {
                         .logical = (address >> 2 & 1) != 0,
                         .destination = std::uint32_t(address >> 12 & 0xff)};
     if (message.mode == DeliveryMode(3) || message.mode == DeliveryMode::startup) {
-        log_.guest_error("apic: message-signalled interrupt with reserved delivery mode {}", unsigned(message.mode));
+        log_.guest_error("apic: message-signalled interrupt {:#x} to {:#x}: delivery mode {} is reserved", data,
+                         address, unsigned(message.mode));
         return;
     }
     deliver(message);

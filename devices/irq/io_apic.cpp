@@ -59,7 +59,8 @@ void IoApic::service_level(unsigned pin) {
 void IoApic::send(unsigned pin) {
     std::uint64_t entry = state_.redirection[pin];
     if (mode_of(entry) == DeliveryMode(3) || mode_of(entry) == DeliveryMode::startup) {
-        needs_.log.guest_error("ioapic: pin {} has reserved delivery mode {}", pin, unsigned(mode_of(entry)));
+        needs_.log.guest_error("ioapic: pin {}'s redirection entry is {:#x}: delivery mode {} is reserved", pin, entry,
+                               unsigned(mode_of(entry)));
         return;
     }
     needs_.bus.deliver({.vector = std::uint8_t(entry),
@@ -107,7 +108,8 @@ void IoApic::write_register(std::uint32_t value) {
     }
     unsigned index = unsigned(state_.select) - ioredtbl;
     if (state_.select < ioredtbl || index >= 2 * pins) {
-        needs_.log.guest_error("ioapic: write to register {:#x}, which is read-only or absent", state_.select);
+        needs_.log.guest_error("ioapic: write of {:#x} to register {:#x}, which is read-only or absent", value,
+                               state_.select);
         return;
     }
     std::uint64_t old = state_.redirection[index / 2];

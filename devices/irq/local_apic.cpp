@@ -171,7 +171,9 @@ void LocalApic::deliver_local(Lvt entry) {
         needs_.cpu.init();
         break;
     case DeliveryMode::ext_int: update_pending(); break;
-    default: needs_.log.guest_error("apic {}: LVT entry with reserved delivery mode {}", state_.id, unsigned(mode));
+    default:
+        needs_.log.guest_error("apic {}: LVT register {:#x} is {:#x}: delivery mode {} is reserved", state_.id,
+                               0x320 + 16 * unsigned(entry), lvt, unsigned(mode));
     }
 }
 

@@ -75,6 +75,7 @@ public:
         std::uint32_t timer_divide = 0;
         Nanoseconds timer_start = 0;     // when the initial count was loaded
         Nanoseconds timer_deadline = -1; // when the timer goes off next; -1: never
+        bool timer_stopped = false;      // a one-shot's count ended; periodic mode does not start it again
         std::uint64_t tsc_deadline = 0;
         bool ext_int_latched = false;             // an ExtINT message, not yet acknowledged
         std::array<std::uint8_t, 2> lint_level{}; // pin levels (0 or 1); they survive reset
@@ -162,6 +163,7 @@ private:
 
     bool timer_is(std::uint32_t mode) const;
     void run_timer_up_to_now();
+    void timer_mode_changes(std::uint32_t lvt);
     void set_timer_deadline(Nanoseconds deadline);
     void arm_timer();
     void write_timer_divide(std::uint32_t value);
@@ -194,6 +196,7 @@ template <class V> void fields(V& v, LocalApic::State& s) {
     v.field("timer_divide", s.timer_divide);
     v.field("timer_start", s.timer_start);
     v.field("timer_deadline", s.timer_deadline);
+    v.field("timer_stopped", s.timer_stopped);
     v.field("tsc_deadline", s.tsc_deadline);
     v.field("ext_int_latched", s.ext_int_latched);
     v.field("lint_level", s.lint_level);

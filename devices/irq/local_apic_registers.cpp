@@ -63,8 +63,7 @@ void LocalApic::write_lvt(Lvt entry, std::uint32_t value) {
     if (!(lvt & lvt_level)) lvt &= ~lvt_remote_irr;
     if (entry == timer) {
         if ((lvt >> 17 & 3) == 3) lvt &= ~(1u << 17); // reserved; the deadline bit wins
-        bool was_deadline = (old >> 17 & 3) == timer_tsc_deadline, is_deadline = (lvt >> 17 & 3) == timer_tsc_deadline;
-        if (was_deadline != is_deadline) state_.timer_initial = 0, state_.tsc_deadline = 0; // SDM 10.5.4.1: disarms
+        if ((lvt ^ old) >> 17 & 3) timer_mode_changes(lvt);
     }
     state_.lvt[entry] = lvt;
     if (entry == timer) arm_timer();
@@ -97,7 +96,10 @@ void LocalApic::send_ipi() {
         needs_.log.guest_error("apic {}: IPI with invalid ICR {:#x}", state_.id, state_.icr);
         return;
     }
-    if (vectored && message.vector < 16) return raise_error(esr_send_illegal_vector);
+    if (vectored && message.vector < 16) {
+        needs_.log.guest_error("apic {}: IPI with vector {}, below 16", state_.id, message.vector);
+        return raise_error(esr_send_illegal_vector);
+    }
     // INIT level de-assert only synchronised arbitration IDs, which are gone.
     if (message.mode == DeliveryMode::init && (low & icr_level) && !(low & icr_assert)) return;
     switch (shorthand) {
@@ -113,7 +115,10 @@ void LocalApic::send_ipi() {
 std::uint64_t LocalApic::read(std::uint64_t offset, unsigned size) {
     if (!mmio_enabled()) return ~0ull >> (64 - 8 * size);
     std::optional<std::uint32_t> value = read_register(unsigned(offset >> 4) & 0xff);
-    if (!value && offset >> 4 != reg_eoi) raise_error(esr_illegal_register);
+    if (!value && offset >> 4 != reg_eoi) {
+        needs_.log.guest_error("apic {}: read of register {:#x}, which does not exist", state_.id, offset & 0xff0);
+        raise_error(esr_illegal_register);
+    }
     unsigned byte = offset & 15;
     if (byte >= 4) return 0;
     return (std::uint64_t(value.value_or(0)) >> (8 * byte)) & (~0ull >> (64 - 8 * size));
@@ -122,11 +127,17 @@ std::uint64_t LocalApic::read(std::uint64_t offset, unsigned size) {
 void LocalApic::write(std::uint64_t offset, unsigned size, std::uint64_t value) {
     if (!mmio_enabled()) return;
     if ((offset & 15) != 0 || size < 4) {
-        needs_.log.guest_error("apic {}: {}-byte write at {:#x}", state_.id, size, offset);
+        needs_.log.guest_error(
+            "apic {}: {}-byte write of {:#x} at {:#x}: registers are written as 4 bytes at multiples of 16", state_.id,
+            size, value, offset);
         return;
     }
     unsigned index = unsigned(offset >> 4) & 0xff;
-    if (!write_register(index, std::uint32_t(value)) && !read_register(index)) raise_error(esr_illegal_register);
+    if (write_register(index, std::uint32_t(value))) return;
+    bool exists = read_register(index).has_value();
+    needs_.log.guest_error("apic {}: write of {:#x} to register {:#x}, which {}", state_.id, value, offset,
+                           exists ? "is read-only" : "does not exist");
+    if (!exists) raise_error(esr_illegal_register);
 }
 
 } // namespace vmm::dev

@@ -22,7 +22,7 @@ std::uint64_t LocalApic::timer_tick_ns() const {
 }
 
 std::uint32_t LocalApic::timer_current() const {
-    if (state_.timer_initial == 0 || timer_is(timer_tsc_deadline)) return 0;
+    if (state_.timer_initial == 0 || state_.timer_stopped || timer_is(timer_tsc_deadline)) return 0;
     std::uint64_t elapsed = std::uint64_t(std::max<Nanoseconds>(needs_.timers.now() - state_.timer_start, 0));
     elapsed /= timer_tick_ns();
     if (timer_is(timer_periodic)) return state_.timer_initial - std::uint32_t(elapsed % state_.timer_initial);
@@ -33,6 +33,21 @@ void LocalApic::run_timer_up_to_now() {
     if (!timer_.armed() || timer_.deadline() > needs_.timers.now()) return;
     timer_.cancel();
     timer_fired();
+}
+
+// The LVT entry gets a mode other than it has. Between one-shot and periodic the count goes on: from where it stands in
+// the period under way, and not at all when a one-shot is over (a write of the initial count starts it).
+void LocalApic::timer_mode_changes(std::uint32_t lvt) {
+    bool to_deadline = (lvt >> 17 & 3) == timer_tsc_deadline;
+    if (to_deadline != timer_is(timer_tsc_deadline)) { // SDM 10.5.4.1: disarms
+        state_.timer_initial = 0;
+        state_.tsc_deadline = 0;
+    }
+    if (state_.timer_initial == 0) return;
+    state_.timer_stopped = timer_current() == 0;
+    auto period = Nanoseconds(state_.timer_initial * timer_tick_ns());
+    Nanoseconds elapsed = std::max<Nanoseconds>(needs_.timers.now() - state_.timer_start, 0);
+    if (!state_.timer_stopped) state_.timer_start += elapsed / period * period;
 }
 
 void LocalApic::set_timer_deadline(Nanoseconds deadline) {
@@ -49,7 +64,8 @@ void LocalApic::arm_timer() {
         Nanoseconds at = state_.tsc_deadline ? needs_.tsc.when(state_.tsc_deadline) : TimerQueue::never;
         return set_timer_deadline(at > INT64_MAX / 2 ? -1 : std::max<Nanoseconds>(at, 0));
     }
-    if (state_.timer_initial == 0 || (state_.lvt[timer] & lvt_masked)) return set_timer_deadline(-1);
+    if (state_.timer_initial == 0 || state_.timer_stopped || (state_.lvt[timer] & lvt_masked))
+        return set_timer_deadline(-1);
     auto period = Nanoseconds(state_.timer_initial * timer_tick_ns());
     Nanoseconds elapsed = std::max<Nanoseconds>(now - state_.timer_start, 0);
     if (timer_is(timer_periodic)) {
@@ -71,6 +87,7 @@ void LocalApic::write_timer_initial(std::uint32_t value) {
     run_timer_up_to_now();
     state_.timer_initial = value;
     state_.timer_start = needs_.timers.now();
+    state_.timer_stopped = false;
     arm_timer();
 }
 

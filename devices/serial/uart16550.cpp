@@ -288,11 +288,7 @@ void Uart16550::restart_timeout() {
     timeout_.arm(state_.timeout_at);
 }
 
-void Uart16550::update_irq() {
-    // Loopback forces the OUT2 pin inactive, and with it the board's gate shut.
-    bool gate = (state_.mcr & (mcr_out2 | mcr_loop)) == mcr_out2;
-    needs_.irq.set(gate && interrupt_identification() != iir_none);
-}
+void Uart16550::update_irq() { needs_.irq.set(interrupt_identification() != iir_none); }
 
 std::size_t Uart16550::can_receive() const { return loopback() ? 0 : receiver_depth() - state_.receiver.count; }
 

@@ -13,8 +13,9 @@
 namespace vmm::dev {
 
 // Eight byte-wide registers. Transmission takes no time: THR goes to the sink at once, and waits in the transmitter
-// FIFO only while the sink is full. Reception is as fast as the guest reads. The interrupt output is gated by MCR's
-// OUT2 as a PC's boards wire it. Device lock for every member.
+// FIFO only while the sink is full. Reception is as fast as the guest reads. The interrupt output is not gated by MCR's
+// OUT2, though PC boards wire it so: guests written on PC emulators (xv6 is one) never set it. Device lock for every
+// member.
 class Uart16550 final : public IoHandler, public CharReceiver, public Resettable, public Snapshottable {
 public:
     static constexpr unsigned fifo_size = 16;

@@ -30,8 +30,8 @@ public:
         std::uint32_t route_capability = 0x00000004; // I/O APIC inputs every timer may use
     };
     struct TimerState {
-        std::uint32_t config = 0; // Tn_CONF's writable bits
-        std::uint64_t comparator = 0;
+        std::uint32_t config = 0;         // Tn_CONF's writable bits
+        std::uint64_t comparator = ~0ull; // section 2.3.9: all ones after reset
         std::uint64_t period = 0;
         std::uint64_t fsb_route = 0;
         std::uint64_t seen = 0; // matches up to this counter value have been dealt with

@@ -49,7 +49,7 @@ bool out_at(Counter const& c, std::int64_t now) {
     std::int64_t e = elapsed(c, now);
     switch (mode_of(c)) {
     case interrupt_on_terminal_count: return e >= c.period;
-    case one_shot: return e >= c.period || now < c.start;
+    case one_shot: return e >= c.period || (now < c.start && !c.retriggered);
     case rate_generator: return c.paused || c.period < 2 || e % c.period != c.period - 1;
     case square_wave: return c.paused || e % c.period < (c.period + 1) / 2;
     default: return e != c.period; // the strobes are low for the one tick at terminal count
@@ -83,8 +83,10 @@ std::int64_t next_rise(Counter const& c, std::int64_t after) {
 
 // Moves CR to the counting element at the next clock pulse.
 void load_element(Counter& c, std::int64_t now) {
+    bool shot_under_way = mode_of(c) == one_shot && !out_at(c, now);
     c.period = c.count_register;
     c.start = now + 1;
+    c.retriggered = shot_under_way;
     c.held = 0;
     c.paused = !c.gate && !gate_triggered(c);
     c.loaded = true;

@@ -30,6 +30,7 @@ public:
         bool paused = false;              // GATE holds it at `held` elapsed ticks
         std::int64_t held = 0;
         bool gate = true;
+        bool retriggered = false;     // mode 1: OUT was low when the trigger came, and stays so
         bool write_high_next = false; // two-byte accesses under way
         bool read_high_next = false;
         std::uint8_t write_low = 0;
@@ -89,6 +90,7 @@ template <class V> void fields(V& v, I8254::Counter& s) {
     v.field("paused", s.paused);
     v.field("held", s.held);
     v.field("gate", s.gate);
+    v.field("retriggered", s.retriggered);
     v.field("write_high_next", s.write_high_next);
     v.field("read_high_next", s.read_high_next);
     v.field("write_low", s.write_low);

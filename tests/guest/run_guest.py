@@ -1,9 +1,10 @@
 """Runs one bare-metal program under a vmm and judges it.
 
-    run_guest.py VMM PROGRAM.elf ACCEL [--expect pass|reset|survive] [-- more vmm arguments]
+    run_guest.py VMM PROGRAM.elf ACCEL [--expect pass|told|reset|survive] [-- more vmm arguments]
 
 A program passes when it leaves through isa-debug-exit with 0 (process status 1) and its last line counts no failure. With --expect reset it
-passes when the guest resets itself (-no-reboot turns that into status 0); with --expect survive when vmm ends in order, by itself or, after
+passes when the guest resets itself (-no-reboot turns that into status 0); with --expect told when it passes and for each line "expects: TEXT" of the
+guest a line TEXT comes from vmm (-d guest_errors,unimp); with --expect survive when vmm ends in order, by itself or, after
 --limit seconds, on SIGTERM. Exit status 77: nothing of it can run here.
 
 Where KVM has no hardware virtualization beneath it, the host's kernel emulates the guest, and not all of it. There a case that ends with
@@ -132,7 +133,7 @@ def main():
     parser.add_argument("vmm")
     parser.add_argument("program")
     parser.add_argument("accel")
-    parser.add_argument("--expect", choices=["pass", "reset", "survive"], default="pass")
+    parser.add_argument("--expect", choices=["pass", "told", "reset", "survive"], default="pass")
     parser.add_argument("--limit", type=float, default=120)
     parser.add_argument("rest", nargs="*")
     options = parser.parse_args()
@@ -149,6 +150,12 @@ def main():
         return 0 if run.status == 0 and "about to reset" in run.text else 1
     if options.expect == "survive":  # whatever the guest did to itself (it may run in circles), vmm ended by its own decision
         return 0 if 0 <= run.status < 64 else 1
+    if options.expect == "told":
+        missing = [text for text in re.findall(r"^expects: (.*)$", run.text, re.M) if text not in run.text.splitlines()]
+        for text in missing:
+            print("not told:", text)
+        if missing:
+            return 1
     counted = run.counted()
     return 0 if counted and counted[1] == 0 and counted[0] > 0 and run.status == 1 and "cannot emulate" not in run.text else 1
 

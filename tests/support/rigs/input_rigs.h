@@ -16,7 +16,8 @@ struct I8042Rig {
     FakeIrqLine irq1, irq12, a20, reset;
     dev::Ps2Keyboard keyboard;
     dev::Ps2Mouse mouse;
-    dev::I8042 controller{{irq1, irq12, a20, reset, keyboard, mouse}};
+    Log log{"test"};
+    dev::I8042 controller{{irq1, irq12, a20, reset, keyboard, mouse, log}};
     CompositeResettable all_reset{{&controller, &keyboard, &mouse}};
     CompositeSnapshottable all_saved{{&controller, &keyboard, &mouse}};
     dev::Resettable& resettable() { return all_reset; }

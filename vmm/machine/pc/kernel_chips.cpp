@@ -174,6 +174,7 @@ dev::LocalApic::State from_kvm(kvm::KernelApic const& k, Nanoseconds now, TscRea
 void put_back(dev::LocalApic::State& s, std::uint32_t timer_initial, Nanoseconds now) {
     s.timer_initial = timer_initial;
     s.timer_start = now - Nanoseconds(timer_initial * tick_of(s));
+    s.timer_stopped = true;
 }
 
 bool timer_ended(kvm::KernelApic const& k, std::uint32_t count) {

@@ -1,5 +1,7 @@
 #include "vmm/machine/pc/pc_cpu_bus.h"
 
+#include <fmt/format.h>
+
 namespace vmm {
 
 namespace {
@@ -27,25 +29,42 @@ void PcTsc::set_hz(std::uint64_t hz) {
 
 void PcCpuBus::set_smm(bool active) { seen_ = active ? &needs_.smm_memory.space() : &needs_.memory; }
 
+// With `-d guest_errors`: an access that nobody answers, or the one who does not in this size. `value`: what is
+// written.
+void PcCpuBus::note(AddressSpace const& space, GuestPhys a, unsigned size, std::optional<std::uint64_t> value) {
+    if (!needs_.log.enabled(Trace::guest_errors)) return;
+    FlatRange const* piece = value ? space.view().find_write(a) : space.view().find_read(a);
+    AccessRules const rules = piece ? piece->backing.rules : AccessRules{};
+    if (piece && (piece->backing.ram || (size >= rules.min_guest && size <= rules.max_guest))) return;
+    std::string what = value ? fmt::format("write of {:#x}", *value) : "read";
+    std::string why =
+        piece ? fmt::format("the device takes {} to {} bytes", rules.min_guest, rules.max_guest) : "there is no device";
+    needs_.log.guest_error("{} {:#x}: {}-byte {}: {}", &space == &needs_.io ? "port" : "memory", a, size, what, why);
+}
+
 std::uint64_t PcCpuBus::mmio_read(GuestPhys a, unsigned size) {
     MutexLock lock(needs_.device_lock);
     if (own_apic(a)) return apic_->read(a & 0xfff, size);
+    note(*seen_, a, size, {});
     return seen_->read(a, size);
 }
 
 void PcCpuBus::mmio_write(GuestPhys a, unsigned size, std::uint64_t value) {
     MutexLock lock(needs_.device_lock);
     if (own_apic(a)) return apic_->write(a & 0xfff, size, value);
+    note(*seen_, a, size, value);
     seen_->write(a, size, value);
 }
 
 std::uint32_t PcCpuBus::port_read(std::uint16_t port, unsigned size) {
     MutexLock lock(needs_.device_lock);
+    note(needs_.io, port, size, {});
     return std::uint32_t(needs_.io.read(port, size));
 }
 
 void PcCpuBus::port_write(std::uint16_t port, unsigned size, std::uint32_t value) {
     MutexLock lock(needs_.device_lock);
+    note(needs_.io, port, size, value);
     needs_.io.write(port, size, value);
 }
 

@@ -48,6 +48,7 @@ public:
         AddressSpace& io;
         PcTsc const& tsc;
         dev::IrqLine& ferr; // IRQ 13
+        Log& log;
     };
     explicit PcCpuBus(Needs needs) : needs_(needs), seen_(&needs.memory) {}
     // Both before the vCPU runs.
@@ -78,6 +79,7 @@ public:
 
 private:
     void send(CpuSignal what, std::uint8_t vector);
+    void note(AddressSpace const& space, GuestPhys a, unsigned size, std::optional<std::uint64_t> value);
     bool own_apic(GuestPhys a) const {
         return apic_->mmio_enabled() && (a & ~std::uint64_t(0xfff)) == apic_->mmio_base();
     }

@@ -78,7 +78,8 @@ PcMachine::PcMachine(PcConfig config, Needs needs, std::unique_ptr<RamBlock> ram
                                    .a20 = a20_keyboard_,
                                    .reset = reset_line_,
                                    .keyboard = keyboard_,
-                                   .auxiliary = mouse_}),
+                                   .auxiliary = mouse_,
+                                   .log = needs_.log}),
       port92_({.a20 = a20_port92_, .reset = reset_line_}),
       acpi_pm_({.sci = isa_irqs_[9], .timers = timers_, .power = power_, .log = needs_.log, .smi = &smi_line_}) {
     clock_.stop();
@@ -146,7 +147,7 @@ void PcMachine::map_ram() {
     if (config_.hpet)
         memory_.map({.name = "hpet",
                      .range = AddressRange::of(hpet_base, 0x400),
-                     .backing = Backing::of_io(hpet_, {.min_impl = 4, .max_impl = 8}),
+                     .backing = Backing::of_io(hpet_, {.min_guest = 4, .min_impl = 4, .max_impl = 8}),
                      .priority = dev::pci_priority::legacy});
     memory_.map({.name = "ioapic",
                  .range = AddressRange::of(io_apic_base, 0x1000),
@@ -261,7 +262,8 @@ Result<void> PcMachine::make_cpus() {
                                                              .smm_memory = smm_memory_,
                                                              .io = io_,
                                                              .tsc = tsc_,
-                                                             .ferr = isa_irqs_[13]});
+                                                             .ferr = isa_irqs_[13],
+                                                             .log = needs_.log});
         cpu.apic = std::make_unique<dev::LocalApic>(
             dev::LocalApic::Needs{
                 .cpu = *cpu.bus, .bus = apic_bus_, .pic = pic_, .timers = timers_, .tsc = tsc_, .log = needs_.log},

@@ -14,7 +14,8 @@ struct Controller : testing::Test {
     test::FakeIrqLine irq1, irq12, a20, reset;
     Ps2Keyboard keyboard;
     Ps2Mouse mouse;
-    I8042 controller{{irq1, irq12, a20, reset, keyboard, mouse}};
+    Log log{"test"};
+    I8042 controller{{irq1, irq12, a20, reset, keyboard, mouse, log}};
 
     int status() { return int(controller.command().read(0, 1)); }
     int data() { return int(controller.data().read(0, 1)); }

@@ -65,6 +65,47 @@ TEST_F(ApicTimer, periodic_fires_every_period) {
     EXPECT_EQ(take(), -1);
 }
 
+TEST_F(ApicTimer, a_change_of_mode_goes_on_with_the_count_under_way) {
+    apic().write(divide, 4, 0xb);
+    apic().write(lvt_timer, 4, 0x200ec);
+    apic().write(initial, 4, 1'000'000);
+    advance(3'400'000);
+    take();
+    apic().write(lvt_timer, 4, 0xec); // one-shot: the period under way is the last
+    EXPECT_EQ(apic().read(current, 4), 600'000u);
+    advance(599'999);
+    EXPECT_EQ(take(), -1);
+    advance(1);
+    EXPECT_EQ(take(), 0xec);
+    advance(5'000'000);
+    EXPECT_EQ(take(), -1);
+    apic().write(initial, 4, 1'000'000);
+    advance(700'000);
+    apic().write(lvt_timer, 4, 0x200ec);
+    EXPECT_EQ(apic().read(current, 4), 300'000u);
+    advance(300'000);
+    EXPECT_EQ(take(), 0xec);
+    advance(1'000'000);
+    EXPECT_EQ(take(), 0xec);
+}
+
+TEST_F(ApicTimer, periodic_mode_does_not_start_a_one_shot_that_is_over) {
+    apic().write(divide, 4, 0xb);
+    apic().write(lvt_timer, 4, 0xec);
+    apic().write(initial, 4, 1000);
+    advance(2500);
+    EXPECT_EQ(take(), 0xec);
+    apic().write(lvt_timer, 4, 0x200ec);
+    advance(300);
+    EXPECT_EQ(apic().read(current, 4), 0u);
+    advance(1'000'000);
+    EXPECT_EQ(take(), -1);
+    apic().write(initial, 4, 30'000);
+    EXPECT_EQ(apic().read(current, 4), 30'000u);
+    advance(30'000);
+    EXPECT_EQ(take(), 0xec);
+}
+
 TEST_F(ApicTimer, an_absurdly_short_period_is_bounded_for_the_host) {
     apic().write(divide, 4, 0xb);
     apic().write(lvt_timer, 4, 0x200ec);

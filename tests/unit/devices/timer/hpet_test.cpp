@@ -36,6 +36,7 @@ TEST_F(HpetTest, announces_three_64_bit_timers_and_10_ns) {
     EXPECT_EQ(get(0), 0x00989680'8086a201ull);
     EXPECT_EQ(get(t0), 0x00100004'00008030ull);
     EXPECT_EQ(hpet.read(4, 4), 10'000'000u);
+    EXPECT_EQ(get(t0_comp), ~0ull); // all ones, as the specification's reset value
 }
 
 TEST_F(HpetTest, the_counter_runs_at_100_mhz_only_while_enabled) {

@@ -108,6 +108,7 @@ TEST_F(Pit, mode_1_waits_for_the_gate_and_is_retriggered_by_it) {
     pass(1 + 60);
     EXPECT_FALSE(pit.out(2));
     pit.set_gate(2, false), pit.set_gate(2, true);
+    EXPECT_FALSE(pit.out(2)); // the pulse is made longer, not cut in two
     pass(1 + 99);
     EXPECT_FALSE(pit.out(2));
     pass(1);
