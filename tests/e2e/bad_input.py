@@ -149,6 +149,10 @@ def options():
     refused("not built yet", "-hda", "disk.img")
     refused("not built yet", "-device", "e1000,netdev=n")
     refused("'foo' is not a valid char driver", "-serial", "foo", lines=2)
+    refused("Property 'qemu64-x86_64-cpu.foo' not found", *QUIET, "-cpu", "qemu64,foo=1")
+    refused("Chardev 'nope' not found", *QUIET, "-device", "isa-debugcon,chardev=nope")
+    exits = "-device", "isa-debug-exit,iobase=0xf4", "-device", "isa-debug-exit,iobase=0x501"
+    refused("isa-debug-exit,iobase=0x501: the machine has one isa-debug-exit already", *QUIET, *exits)
     refused("cannot use stdio by multiple character devices", "-serial", "mon:stdio", "-monitor", "stdio", lines=2)
 
 

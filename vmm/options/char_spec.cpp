@@ -42,6 +42,13 @@ Result<void> check_socket_keys(Properties const& list) {
     return check_known(list, {"server", "wait", "delay", "nodelay", "telnet", "ipv4", "ipv6", "reconnect"});
 }
 
+// The resolver takes a number that is no port without a word, modulo 65536.
+Result<void> check_port(std::string const& port) {
+    if (port.empty() || port.find_first_not_of("0123456789") != std::string::npos) return {}; // the name of a service
+    if (port.size() > 5 || std::stoul(port) > 0xffff) return error("port {} is beyond 65535", port);
+    return {};
+}
+
 // HOST:PORT, either of which may be empty; a host with colons in brackets.
 Result<void> split_address(std::string_view text, std::string& host, std::string& port) {
     std::size_t colon = text.rfind(':');
@@ -49,15 +56,15 @@ Result<void> split_address(std::string_view text, std::string& host, std::string
     host = text.substr(0, colon);
     port = text.substr(colon + 1);
     if (host.starts_with('[') && host.ends_with(']')) host = host.substr(1, host.size() - 2);
-    return {};
+    return check_port(port);
 }
 
 Result<CharConfig> parse_tcp(CharConfig config, std::string_view rest) {
     Properties list = parse_list(rest, "address");
     std::string address = list.items.empty() ? "" : list.items.front().second;
     if (!list.items.empty()) list.items.erase(list.items.begin());
-    if (!split_address(address, config.host, config.port) || config.port.empty())
-        return error("'{}' needs a host and a port: tcp:HOST:PORT", address);
+    if (address.find(':') != std::string::npos) TRY(split_address(address, config.host, config.port));
+    if (config.port.empty()) return error("'{}' needs a host and a port: tcp:HOST:PORT", address);
     TRY(check_socket_keys(list));
     TRY(set_socket_options(config, list));
     return config;
@@ -163,6 +170,7 @@ Result<CharConfig> parse_chardev(std::string_view argument) {
         config.kind = path ? CharKind::unix_ : CharKind::tcp;
         if (path) config.path = *path;
         if (port) config.port = *port;
+        TRY(check_port(config.port));
         if (std::string const* host = list.find("host")) config.host = *host;
         TRY(set_socket_options(config, list));
     } else if (*driver == "udp") {
@@ -172,6 +180,8 @@ Result<CharConfig> parse_chardev(std::string_view argument) {
              {std::pair{"host", &config.host}, std::pair{"port", &config.port},
               std::pair{"localaddr", &config.local_host}, std::pair{"localport", &config.local_port}})
             if (std::string const* value = list.find(key)) *to = *value;
+        TRY(check_port(config.port));
+        TRY(check_port(config.local_port));
         if (config.port.empty()) return error("chardev: udp: remote port not specified");
     } else if (*driver == "vc") {
         return error("the 'vc' character backend is not built yet (it needs a graphical window)");

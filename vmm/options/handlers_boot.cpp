@@ -75,16 +75,20 @@ Result<void> on_rtc(Parse& parse, OptionRow const&, std::string_view argument) {
             char const* end = strptime(base->c_str(), "%Y-%m-%dT%H:%M:%S", &when);
             if (!end) when = {}, end = strptime(base->c_str(), "%Y-%m-%d", &when);
             if (!end || *end != '\0')
-                return error("invalid datetime format\nvalid formats: '2006-06-17T16:01:21' or '2006-06-17'");
+                return error("-rtc base={}: invalid datetime format\nvalid formats: '2006-06-17T16:01:21' or "
+                             "'2006-06-17', or utc or localtime",
+                             *base);
             rtc.start_seconds = timegm(&when);
         }
     }
     if (std::string const* clock = list.find("clock")) {
-        if (*clock != "host" && *clock != "rt" && *clock != "vm") return error("invalid option value '{}'", *clock);
+        if (*clock != "host" && *clock != "rt" && *clock != "vm")
+            return parse.at(error("invalid option value '{}'; clock is host, rt or vm", *clock));
         rtc.clock = *clock;
     }
     if (std::string const* fix = list.find("driftfix")) {
-        if (*fix != "none" && *fix != "slew") return error("invalid option value '{}'", *fix);
+        if (*fix != "none" && *fix != "slew")
+            return parse.at(error("invalid option value '{}'; driftfix is none or slew", *fix));
         rtc.slew = *fix == "slew";
     }
     return {};

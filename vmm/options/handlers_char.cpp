@@ -183,13 +183,16 @@ Result<void> finish_characters(Parse& parse) {
         return {};
     };
     for (std::string const& id : config.serials)
-        if (!id.empty()) TRY(refer(id, fmt::format("-serial chardev:{}: {} 'chardev:{}'", id, serial_fails, id)));
+        if (!id.empty())
+            TRY(refer(
+                id, fmt::format("-serial chardev:{}: {} 'chardev:{}': no -chardev has that id", id, serial_fails, id)));
     for (MonitorConfig const& monitor : config.monitors)
         TRY(refer(monitor.chardev,
                   fmt::format("-mon chardev={}: chardev \"{}\" not found", monitor.chardev, monitor.chardev)));
     if (config.debugcon)
-        TRY(refer(config.debugcon->chardev, fmt::format("-debugcon chardev:{}: invalid character backend 'chardev:{}'",
-                                                        config.debugcon->chardev, config.debugcon->chardev)));
+        TRY(refer(config.debugcon->chardev,
+                  fmt::format("-debugcon chardev:{}: invalid character backend 'chardev:{}': no -chardev has that id",
+                              config.debugcon->chardev, config.debugcon->chardev)));
     return {};
 }
 

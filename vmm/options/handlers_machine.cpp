@@ -14,7 +14,9 @@ Result<void> add_accel(Parse& parse, std::string_view name, Properties propertie
     auto const& known = parse.offering.accels;
     if (std::ranges::find(known, name) == known.end())
         return error("invalid accelerator {}{}", name,
-                     did_you_mean(name, std::vector<std::string_view>(known.begin(), known.end())));
+                     name.find(':') != name.npos
+                         ? fmt::format("; a list is written -machine accel={}", name)
+                         : did_you_mean(name, std::vector<std::string_view>(known.begin(), known.end())));
     parse.config.accels.push_back({std::string(name), std::move(properties)});
     return {};
 }
@@ -214,7 +216,7 @@ Result<void> finish_machine(Parse& parse) {
     if (!machine && !parse.offering.machines.empty())
         return error("No machine specified, and there is no default\nUse -machine help to list supported machines");
     if (parse.machine_accel_given && parse.accel_given)
-        return error("The -accel and \"-machine accel=\" options are incompatible");
+        return error("The -accel and \"-machine accel=\" options are incompatible (-enable-kvm counts as the latter)");
     if (machine) {
         auto& given = config.machine.properties.items;
         for (auto const& [key, value] : given) TRY(check_property(parse.offering, *machine, key, value));

@@ -65,6 +65,8 @@ Result<void> Runner::apply_devices(PcConfig& pc) {
             if (!value) return value.error().with_prefix(device.origin);
             return *value;
         };
+        if ((device.driver == "isa-debug-exit" && pc.debug_exit) || (device.driver == "isa-debugcon" && pc.debugcon))
+            return error("{}: the machine has one {} already", device.origin, device.driver);
         if (device.driver == "isa-debug-exit") {
             std::uint64_t base = TRY(number("iobase", dev::IsaDebugExit::default_port)),
                           size = TRY(number("iosize", dev::IsaDebugExit::default_size));
@@ -79,7 +81,9 @@ Result<void> Runner::apply_devices(PcConfig& pc) {
             if (!chardev) return error("{}: isa-debugcon needs chardev=", device.origin);
             std::uint64_t port = TRY(number("iobase", dev::DebugConsole::default_port));
             if (port > 0xffff) return error("{}: iobase={:#x} is no I/O port", device.origin, port);
-            pc.debugcon = PcConfig::Debugcon{TRY(link_to(*chardev)), std::uint16_t(port)};
+            auto sink = link_to(*chardev);
+            if (!sink) return sink.error().with_prefix(device.origin);
+            pc.debugcon = PcConfig::Debugcon{*sink, std::uint16_t(port)};
         }
     }
     return {};

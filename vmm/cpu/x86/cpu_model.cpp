@@ -213,8 +213,11 @@ Result<CpuModel> make_cpu_model(std::string_view specification, FeatureSet const
             std::string_view value = item.substr(equals + 1);
             item = item.substr(0, equals);
             if (value != "on" && value != "off" && value != "yes" && value != "no" && value != "true" &&
-                value != "false")
+                value != "false") {
+                CpuModel tried = model;
+                TRY(apply_feature(tried, item, false, supported, warnings)); // first of all it has to be a feature
                 return error("Parameter '{}' expects 'on' or 'off', not '{}'", item, value);
+            }
             on = value == "on" || value == "yes" || value == "true";
         }
         TRY(apply_feature(model, item, on, supported, warnings));
