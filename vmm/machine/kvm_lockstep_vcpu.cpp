@@ -13,6 +13,7 @@ namespace vmm {
 using x86::State;
 
 struct KvmLockstepVcpu::Instruction {
+    bool is(ZydisMnemonic mnemonic) const { return known && decoded.info.mnemonic == mnemonic; }
     bool repeats() const {
         return known &&
                (decoded.info.attributes & (ZYDIS_ATTRIB_HAS_REP | ZYDIS_ATTRIB_HAS_REPE | ZYDIS_ATTRIB_HAS_REPNE));
@@ -69,7 +70,7 @@ Result<void> KvmLockstepVcpu::load(State const& state) {
 }
 
 void KvmLockstepVcpu::signal(CpuSignal what, std::uint8_t vector) {
-    kvm_->signal(what, vector);
+    if (what != CpuSignal::nmi) kvm_->signal(what, vector);
     signals_.fetch_or(1u << unsigned(what), std::memory_order_release);
 }
 
@@ -80,8 +81,16 @@ bool KvmLockstepVcpu::has_work() const {
            state_.activity == x86::Activity::running;
 }
 
+State KvmLockstepVcpu::state() const {
+    State s = state_;
+    s.nmi_pending = nmi_waits_ || (signals_.load(std::memory_order_acquire) >> unsigned(CpuSignal::nmi) & 1);
+    return s;
+}
+
 void KvmLockstepVcpu::set_state(State const& state) {
-    if (auto done = load(state); !done) report_ = done.error().message();
+    State s = state;
+    nmi_waits_ = std::exchange(s.nmi_pending, false);
+    if (auto done = load(s); !done) report_ = done.error().message();
 }
 
 void KvmLockstepVcpu::reset(bool bsp) { set_state(x86::reset_state(config_.model.signature(), bsp)); }
@@ -98,15 +107,18 @@ ExitReason KvmLockstepVcpu::run(std::uint64_t budget) {
     while (report_.empty()) {
         if (exit_asked_.exchange(false, std::memory_order_acq_rel) || compared_ >= limit) return ExitReason::requested;
         if (stale_) copy_all();
-        bool const signalled = signals_.exchange(0, std::memory_order_acq_rel);
-        bool const interrupted = !signalled && take_interrupt();
-        if (!signalled && !interrupted) {
+        std::uint32_t signalled = signals_.exchange(0, std::memory_order_acq_rel);
+        constexpr std::uint32_t nmi = 1u << unsigned(CpuSignal::nmi);
+        nmi_waits_ |= (signalled & nmi) != 0;
+        signalled &= ~nmi;
+        if (!signalled && !take_event()) {
             if (state_.activity == x86::Activity::halted) return ExitReason::halted;
             if (state_.activity == x86::Activity::wait_for_sipi) return ExitReason::wait_for_sipi;
             if (state_.activity == x86::Activity::shutdown) return ExitReason::shutdown;
         }
         if (signalled) {
-            ++skipped_["a signal (NMI, SMI, INIT, SIPI)"];
+            ++skipped_["a signal (SMI, INIT, SIPI)"];
+            recorder_.record().clear();
             if (step_kvm({}) == ExitReason::internal_error) break;
             state_ = kvm_->state();
             stale_ = true;
@@ -117,16 +129,30 @@ ExitReason KvmLockstepVcpu::run(std::uint64_t budget) {
     return ExitReason::internal_error;
 }
 
-// An interrupt is under delivery in both when it is the CPU's turn to take it.
-bool KvmLockstepVcpu::take_interrupt() {
-    if (!config_.bus.interrupt_pending() || !(state_.rflags & x86::flag::if_) || state_.interrupt_shadow ||
-        state_.event_pending || state_.activity == x86::Activity::shutdown)
+// An interrupt or NMI is under delivery in both when it is the CPU's turn to take it; by itself neither takes any.
+bool KvmLockstepVcpu::take_event() {
+    if (state_.event_pending || state_.activity == x86::Activity::shutdown ||
+        state_.activity == x86::Activity::wait_for_sipi)
         return false;
+    if (nmi_waits_ && !state_.nmi_blocked && !state_.debug_shadow) {
+        nmi_waits_ = false;
+        return take(x86::vec::nmi);
+    }
+    if (!config_.bus.interrupt_pending() || !(state_.rflags & x86::flag::if_) || state_.interrupt_shadow) return false;
     auto vector = config_.bus.acknowledge_interrupt();
-    if (!vector) return false;
+    return vector && take(*vector);
+}
+
+bool KvmLockstepVcpu::take(std::uint8_t vector) {
     State s = state_;
     s.activity = x86::Activity::running;
-    s.event_pending = true, s.event_vector = *vector, s.event_has_error = s.event_is_software = false;
+    s.nmi_blocked |= vector == x86::vec::nmi;
+    s.event_pending = true, s.event_vector = vector, s.event_has_error = s.event_is_software = false;
+    return place(s);
+}
+
+// Both engines go on from `s`; RAM is as it was.
+bool KvmLockstepVcpu::place(State const& s) {
     if (auto done = load(s); !done) return report_ = done.error().message(), false;
     stale_ = false;
     interp_.set_state(s);
@@ -165,25 +191,41 @@ KvmLockstepVcpu::Instruction KvmLockstepVcpu::decode(State const& s) {
     return instruction;
 }
 
+namespace {
+
+// Looks at the board that KVM's side takes at each entry, or at an MSR that KVM does not know; no instruction does.
+bool only_kvm_asks(tcg::BusCall const& call) {
+    using Kind = tcg::BusCall::Kind;
+    bool const msr = call.kind == Kind::msr_read || call.kind == Kind::msr_write;
+    return call.kind == Kind::task_priority || call.kind == Kind::tsc || (msr && !call.answered) ||
+           (call.kind == Kind::msr_read && call.address == x86::msr::apic_base);
+}
+
+} // namespace
+
 // KVM steps an iteration of a repeated string instruction at a time; the interpreter does all of them.
 ExitReason KvmLockstepVcpu::step_kvm(Instruction const& instruction) {
-    std::uint64_t const from = state_.rip;
-    recorder_.record().clear();
+    std::uint64_t const from = instruction.decoded.runtime_address;
     for (;;) {
         ExitReason reason = kvm_->run(0);
         if (reason == ExitReason::internal_error) return report_ = kvm_->error_text(), reason;
         if (reason == ExitReason::requested) continue;
         if (!instruction.repeats() || reason != ExitReason::debug || kvm_->debug_exit().pc != from) {
-            // Looks at the local APIC that KVM's side makes at each entry, and no instruction does.
-            std::erase_if(recorder_.record().calls, [](tcg::BusCall const& call) {
-                using Kind = tcg::BusCall::Kind;
-                return call.kind == Kind::task_priority || call.kind == Kind::tsc ||
-                       (call.kind == Kind::msr_read && call.address == x86::msr::apic_base);
-            });
+            std::erase_if(recorder_.record().calls, only_kvm_asks);
             recorder_.record().interrupt_lines.clear();
             return reason;
         }
     }
+}
+
+// A step may end within a repeated string instruction that it did not begin with: to the end of that.
+ExitReason KvmLockstepVcpu::finish_repeats(ExitReason reason, State& after) {
+    for (after = kvm_->state(); reason == ExitReason::debug && after.rflags & x86::flag::rf; after = kvm_->state()) {
+        Instruction const next = decode(after);
+        if (!next.repeats()) break;
+        reason = step_kvm(next);
+    }
+    return reason;
 }
 
 // The interpreter goes on from where KVM is.
@@ -197,17 +239,16 @@ void KvmLockstepVcpu::follow(State const& after) {
 }
 
 // The interpreter does what KVM has done: the instruction, or more. KVM comes back from an exception, and after an
-// access to a device, with the next instruction done as well; one that emulates does not step the code of ring 3 that
-// an IRET or SYSRET goes to and comes back with the next exception. The flags that were left undefined on the way;
+// access to a device, with the next instruction done as well; one that emulates does not step the code of ring 3, where
+// an IRET or SYSRET goes to, and comes back with the next exception. The flags that were left undefined on the way;
 // nothing when one of the instructions is not to be compared.
 std::optional<std::uint64_t> KvmLockstepVcpu::catch_up(Instruction instruction, State const& after) {
     constexpr unsigned usual = 4, with_devices = 64, longest = 100'000;
-    ZydisMnemonic const mnemonic = instruction.decoded.info.mnemonic;
-    bool const leaves = mnemonic == ZYDIS_MNEMONIC_IRETQ || mnemonic == ZYDIS_MNEMONIC_IRETD ||
-                        mnemonic == ZYDIS_MNEMONIC_SYSRET || mnemonic == ZYDIS_MNEMONIC_SYSEXIT;
-    unsigned const most = leaves || instruction.repeats()    ? longest
-                          : recorder_.record().calls.empty() ? usual
-                                                             : with_devices;
+    bool const leaves = instruction.is(ZYDIS_MNEMONIC_IRETQ) || instruction.is(ZYDIS_MNEMONIC_IRETD) ||
+                        instruction.is(ZYDIS_MNEMONIC_SYSRET) || instruction.is(ZYDIS_MNEMONIC_SYSEXIT);
+    unsigned const most = leaves || state_.cpl() == 3 || instruction.repeats() ? longest
+                          : recorder_.record().calls.empty()                   ? usual
+                                                                               : with_devices;
     std::uint64_t undefined = 0;
     for (unsigned n = 0;;) {
         if (instruction.known && instruction.decoded.info.cpu_flags) {
@@ -239,10 +280,16 @@ void KvmLockstepVcpu::clear_pushed_trap_flags() {
 std::optional<ExitReason> KvmLockstepVcpu::step() {
     Instruction const instruction = decode(state_);
     writes_.clear();
+    recorder_.record().clear();
+    State after;
     ExitReason reason = step_kvm(instruction);
+    if (reason != ExitReason::internal_error) reason = finish_repeats(reason, after);
     if (reason == ExitReason::internal_error) return reason;
-    State const after = kvm_->state();
     if (!kvm_->error_text().empty()) return report_ = kvm_->error_text(), ExitReason::internal_error;
+    // To step is to trap, and a trap ends HLT.
+    bool const stepped_out = reason == ExitReason::debug && instruction.is(ZYDIS_MNEMONIC_HLT) &&
+                             after.rip == state_.rip + instruction.decoded.info.length;
+    if (stepped_out) after.activity = x86::Activity::halted, reason = ExitReason::halted;
     std::optional<ExitReason> end;
     if (reason != ExitReason::debug) end = reason;
     if (!instruction.unchecked.empty()) {
@@ -260,7 +307,10 @@ std::optional<ExitReason> KvmLockstepVcpu::step() {
         report_ = report(instruction, what, after);
         return ExitReason::internal_error;
     }
-    state_ = after;
+    if (!stepped_out)
+        state_ = after;
+    else if (!place(after))
+        return ExitReason::internal_error;
     return end;
 }
 
@@ -270,7 +320,8 @@ namespace {
 State as_kvm_tells(State s, State const& kvm) {
     for (unsigned i = 0; i < x86::seg_count; ++i) {
         bool const neither = !((s.seg[i].attributes | kvm.seg[i].attributes) & x86::attr::present);
-        if (neither && s.seg[i].selector == kvm.seg[i].selector) s.seg[i] = kvm.seg[i];
+        bool const null_stack = i == x86::ss && s.code64() && s.seg[i].selector < 4; // nothing of it is used
+        if ((neither || null_stack) && s.seg[i].selector == kvm.seg[i].selector) s.seg[i] = kvm.seg[i];
     }
     s.x87.fop = kvm.x87.fop, s.x87.fip = kvm.x87.fip, s.x87.fdp = kvm.x87.fdp;
     s.x87.fcs = kvm.x87.fcs, s.x87.fds = kvm.x87.fds;

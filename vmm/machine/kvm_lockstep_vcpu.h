@@ -36,7 +36,7 @@ public:
     void interrupt_changed() override {} // looked at before each instruction
     void signal(CpuSignal what, std::uint8_t vector) override;
     bool has_work() const override;
-    x86::State state() const override { return state_; }
+    x86::State state() const override;
     void set_state(x86::State const& state) override;
     void reset(bool bsp) override;
     std::optional<std::uint64_t> translate(std::uint64_t linear) override { return kvm_->translate(linear); }
@@ -52,9 +52,12 @@ private:
     KvmLockstepVcpu(Config config, std::unique_ptr<tcg::ShadowMemory> memory);
     Result<void> load(x86::State const& state);
     void copy_all();
-    bool take_interrupt();
+    bool take_event();
+    bool take(std::uint8_t vector);
+    bool place(x86::State const& s);
     std::optional<ExitReason> step();
     ExitReason step_kvm(Instruction const& instruction);
+    ExitReason finish_repeats(ExitReason reason, x86::State& after);
     void follow(x86::State const& after);
     Instruction decode(x86::State const& at);
     std::optional<std::uint64_t> catch_up(Instruction first, x86::State const& after);
@@ -75,6 +78,7 @@ private:
     std::uint64_t compared_ = 0;
     std::map<std::string, std::uint64_t> skipped_; // by mnemonic
     bool stale_ = true;                            // RAM was written by others
+    bool nmi_waits_ = false;                       // the engines get it when it is delivered
     std::string report_;
 
     std::atomic<bool> exit_asked_{false};

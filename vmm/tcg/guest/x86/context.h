@@ -43,9 +43,9 @@ struct X86Context {
     State state;
     Fault fault;
     // Within one instruction executed alone (Mode::single): debug conditions met besides data breakpoints, as DR6 bits;
-    // whether the instruction itself loaded RF.
+    // whether the instruction itself loaded RF; whether it began a shadow.
     std::uint64_t pending_debug = 0;
-    bool rf_loaded = false;
+    bool rf_loaded = false, shadow_begun = false;
     unsigned pauses = 0; // PAUSE instructions executed
     // With SIMD exceptions unmasked: what the instruction computed, before it is checked and written. Scratch.
     std::array<std::uint64_t, 4> simd_result{};

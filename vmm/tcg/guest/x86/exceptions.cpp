@@ -232,6 +232,7 @@ void deliver_interrupt(X86Context& c, std::uint8_t vector, bool nmi) {
 bool begin_single_step(X86Context& c, StepStart& start) {
     State& s = c.state;
     start = {.trap = (s.rflags & flag::tf) != 0, .shadow = s.interrupt_shadow, .debug_shadow = s.debug_shadow};
+    c.shadow_begun = false;
     c.mmu->take_watch_hits();
     if (!(s.dr7 & 0xff) || (s.rflags & flag::rf) || s.debug_shadow) return true;
     std::uint64_t hits = 0, pc = linear_pc(s);
@@ -245,7 +246,7 @@ bool begin_single_step(X86Context& c, StepStart& start) {
 
 void after_single_step(X86Context& c, StepStart const& start) {
     State& s = c.state;
-    if (start.shadow) s.interrupt_shadow = false;
+    if (start.shadow && !c.shadow_begun) s.interrupt_shadow = false;
     if (start.debug_shadow) s.debug_shadow = false;
     // IRET and task switches load RF for the next instruction: they leave it to begin with a fresh step.
     if (!c.rf_loaded) s.rflags &= ~flag::rf;

@@ -28,7 +28,7 @@ std::uint64_t cli(X86Context& c, std::uint64_t, std::uint64_t, std::uint64_t) {
 std::uint64_t sti(X86Context& c, std::uint64_t, std::uint64_t, std::uint64_t) {
     State& s = c.state;
     if (may_change_if(s)) {
-        if (!(s.rflags & flag::if_)) s.interrupt_shadow = true;
+        if (!(s.rflags & flag::if_)) s.interrupt_shadow = c.shadow_begun = true;
         s.rflags |= flag::if_;
         update_mode(c);
     } else if (virtual_interrupts(s) && !(s.rflags & flag::vip)) {

@@ -18,7 +18,8 @@ bool umip(X86Context& c) {
 // MOV/POP to a segment register with its shadow and mode update.
 bool load_and_update(X86Context& c, Seg which, std::uint16_t selector) {
     if (!load_segment_register(c, which, selector)) return false;
-    if (which == ss && !c.state.interrupt_shadow) c.state.interrupt_shadow = c.state.debug_shadow = true;
+    // Of several in a row only the first one has it (SDM vol. 3 6.8.3); an STI before does not take it away.
+    if (which == ss && !c.state.debug_shadow) c.state.interrupt_shadow = c.state.debug_shadow = c.shadow_begun = true;
     update_mode(c);
     return true;
 }
