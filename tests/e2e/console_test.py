@@ -189,6 +189,16 @@ def crashes_restore(start):
 
 
 @session
+def signals_nobody_handles_restore(start):
+    for number in signal.SIGQUIT, signal.SIGALRM, signal.SIGXCPU, signal.SIGUSR2, signal.SIGSYS, signal.SIGTRAP:
+        s = start("-nographic")
+        s.wait_for(rb"ready")
+        os.kill(s.pid, number)
+        assert s.result() == -number
+        s.restored()
+
+
+@session
 def plain_stdio_keeps_ctrl_c_for_us(start):
     s = start("-display", "none", "-serial", "stdio", "-monitor", "none")
     s.wait_for(rb"ready")
@@ -355,7 +365,7 @@ def a_socket_server_waits_and_the_monitor_has_its_own(program):
 
 TESTS = [
     ctrl_a_x_ends_and_restores, modes_the_guest_set_are_undone, signals_that_end_us_restore, crashes_restore,
-    plain_stdio_keeps_ctrl_c_for_us, ctrl_z_gives_the_terminal_back_and_fg_takes_it_again,
+    signals_nobody_handles_restore, plain_stdio_keeps_ctrl_c_for_us, ctrl_z_gives_the_terminal_back_and_fg_takes_it_again,
     in_the_background_neither_stopped_nor_eating_the_terminal, the_death_of_the_parent_restores,
     the_monitor_is_a_key_away, a_lot_of_output_is_whole, bad_options_leave_the_terminal_alone,
     pipes_work_and_the_end_of_input_is_not_the_end, null_input_and_file_output_work,

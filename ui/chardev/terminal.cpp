@@ -6,6 +6,7 @@
 #include <termios.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <array>
 #include <atomic>
 #include <cerrno>
@@ -84,6 +85,9 @@ void fatal_handler(int signal, siginfo_t*, void*) {
 }
 
 constexpr int fatal_signals[] = {SIGSEGV, SIGBUS, SIGABRT, SIGILL, SIGFPE};
+// End a process that does not handle them: the keyboard's Ctrl-\, resource limits, timers, whoever types kill.
+constexpr int killing_signals[] = {SIGQUIT, SIGTRAP, SIGSYS,  SIGALRM, SIGVTALRM, SIGPROF,  SIGXCPU,
+                                   SIGXFSZ, SIGUSR1, SIGUSR2, SIGIO,   SIGPWR,    SIGSTKFLT};
 constexpr int ending_signals[] = {SIGTERM, SIGINT, SIGHUP};
 constexpr int ignored_signals[] = {SIGTTIN, SIGTTOU, SIGPIPE};
 
@@ -118,8 +122,10 @@ struct Terminal::Impl {
         action.sa_flags = SA_SIGINFO | SA_RESTART | flags;
         sigemptyset(&action.sa_mask);
         sigaction(signal, &action, &old);
-        // What we were told to ignore (nohup) stays ignored.
-        if (old.sa_handler == SIG_IGN && (signal == SIGHUP || signal == SIGINT))
+        // What we were told to ignore (nohup) stays ignored, and what an engine handles stays its own.
+        bool ignored = old.sa_handler == SIG_IGN && (signal == SIGHUP || signal == SIGINT);
+        if (ignored ||
+            (old.sa_handler != SIG_DFL && std::ranges::find(killing_signals, signal) != std::end(killing_signals)))
             sigaction(signal, &old, nullptr);
         else
             old_actions.emplace_back(signal, old);
@@ -188,6 +194,7 @@ Result<std::unique_ptr<Terminal>> Terminal::create(EventLoop& loop, Events event
     for (int signal : ignored_signals) impl.ignore(signal);
     for (int signal : ending_signals) impl.install(signal, note_handler, 0);
     for (int signal : fatal_signals) impl.install(signal, fatal_handler, SA_RESETHAND | SA_ONSTACK);
+    for (int signal : killing_signals) impl.install(signal, fatal_handler, SA_RESETHAND | SA_ONSTACK);
     impl.install(SIGTSTP, stop_handler, 0);
     impl.install(SIGCONT, note_handler, 0);
     loop.watch(impl.note_in.get(), Ready::read, [&impl](Ready) { impl.on_note(); });

@@ -24,7 +24,8 @@ enum class TerminalSignals : std::uint8_t {
 //  - SIGTERM, SIGINT, SIGHUP call `on_terminate(text)` on the loop, text being "terminating on signal 15 from pid N
 //    (name)"; main logs it and stops the loop. The destructor then restores the terminal.
 //  - SIGSEGV, SIGBUS, SIGABRT, SIGILL, SIGFPE restore the terminal and then take their default action. An engine that
-//    handles SIGSEGV itself installs its handler later and passes on what is not its own.
+//    handles SIGSEGV itself installs its handler later and passes on what is not its own. So do SIGQUIT, SIGALRM,
+//    SIGXCPU and the others whose default ends a process, unless they had a handler before.
 //  - SIGTSTP restores, stops, and after SIGCONT takes the terminal again if we are in the foreground.
 //  - In the background (`vmm … &`) the terminal is neither changed nor read, and neither SIGTTIN nor SIGTTOU stops us.
 //  - When the parent dies while we hold the terminal, that counts as a hang-up.
