@@ -36,7 +36,7 @@ template <class V> void fields(V& v, Ps2Keyboard::State& s) {
     v.field("codes", s.codes);
     v.field("set", s.set);
     v.field("scanning", s.scanning);
-    v.field("set3_breaks", s.set3_breaks);
+    v.field("set3_makes", s.set3_makes);
     v.field("leds", s.leds);
     v.field("typematic", s.typematic);
     v.field("pending_command", s.pending_command);
@@ -50,7 +50,9 @@ void Ps2Keyboard::key(Key code, bool down) {
     if (!state_.scanning) return;
     ScanModifiers held{.shift_or_ctrl = (state_.modifiers & (held_shift | held_shift_r | held_ctrl | held_ctrl_r)) != 0,
                        .alt = (state_.modifiers & (held_alt | held_alt_r)) != 0};
-    ScanSequence sequence = scan_sequence(state_.set, code, down, held, state_.set3_breaks);
+    std::uint8_t id = set3_code(code);
+    bool breaks = !(state_.set3_makes[id / 8] >> id % 8 & 1);
+    ScanSequence sequence = scan_sequence(state_.set, code, down, held, breaks);
     if (sequence.count == 0) return;
     // One place is kept for the overrun code, so that a host that lost keys can know.
     if (state_.codes.has_room(sequence.count + 1)) {
@@ -80,7 +82,7 @@ void Ps2Keyboard::set_leds(std::uint8_t leds) {
 
 void Ps2Keyboard::set_defaults() {
     state_.set = ScanSet::set2;
-    state_.set3_breaks = true;
+    state_.set3_makes = {};
     state_.typematic = State{}.typematic;
     state_.codes.count = 0;
     set_leds(0);
@@ -111,9 +113,9 @@ void Ps2Keyboard::command(std::uint8_t byte) {
         return reply({ps2::ack});
     case cmd_defaults: set_defaults(); return reply({ps2::ack});
     case cmd_all_typematic:
-    case cmd_all_make: state_.set3_breaks = false; return reply({ps2::ack});
+    case cmd_all_make: state_.set3_makes.fill(0xff); return reply({ps2::ack});
     case cmd_all_make_break:
-    case cmd_all_everything: state_.set3_breaks = true; return reply({ps2::ack});
+    case cmd_all_everything: state_.set3_makes = {}; return reply({ps2::ack});
     case cmd_resend: return reply({state_.last_sent});
     case cmd_reset:
         set_defaults();
@@ -134,8 +136,15 @@ void Ps2Keyboard::argument(std::uint8_t command, std::uint8_t byte) {
         state_.set = ScanSet(byte);
         state_.codes.count = 0;
         return reply({ps2::ack});
-    default: return reply({ps2::ack}); // a single key's mode: every key keeps the common one
+    default: set_key_type(byte, command == cmd_key_make_break); return reply({ps2::ack});
     }
+}
+
+// Typematic and make-only keys send no break codes.
+void Ps2Keyboard::set_key_type(std::uint8_t set3_code, bool breaks) {
+    auto bit = std::uint8_t(1u << set3_code % 8);
+    std::uint8_t& bits = state_.set3_makes[set3_code / 8];
+    bits = std::uint8_t(breaks ? bits & ~bit : bits | bit);
 }
 
 void Ps2Keyboard::reset() {

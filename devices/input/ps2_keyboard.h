@@ -4,6 +4,7 @@
 #include "devices/input/ps2_port.h"
 #include "devices/input/scancodes.h"
 
+#include <array>
 #include <functional>
 
 namespace vmm::dev {
@@ -15,9 +16,9 @@ public:
     struct State {
         Ps2Queue replies{}, codes{};
         ScanSet set = ScanSet::set2;
-        bool scanning = true; // keys are reported
-        bool set3_breaks = true;
-        std::uint8_t leds = 0; // bit 0 scroll, 1 num, 2 caps lock
+        bool scanning = true;                      // keys are reported
+        std::array<std::uint8_t, 32> set3_makes{}; // a bit for each code of set 3 whose key is silent when released
+        std::uint8_t leds = 0;                     // bit 0 scroll, 1 num, 2 caps lock
         std::uint8_t typematic = 0x2b;
         std::uint8_t pending_command = 0; // awaits its argument; 0 for none
         std::uint8_t last_sent = 0;
@@ -40,6 +41,7 @@ public:
 
 private:
     void argument(std::uint8_t command, std::uint8_t byte);
+    void set_key_type(std::uint8_t set3_code, bool breaks);
     void reply(std::initializer_list<std::uint8_t> bytes);
     void set_defaults();
     void set_leds(std::uint8_t leds);

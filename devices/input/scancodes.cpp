@@ -38,31 +38,6 @@ constexpr std::array<std::uint8_t, 0x59> set3_plain = {
     0x72, 0x7a, 0x70, 0x71, 0x57, 0x00, 0x13, 0x56, 0x5e, // sysrq < f11 f12
 };
 
-std::uint8_t set3_code(Key key) {
-    switch (key) {
-    case Key::kp_enter: return 0x79;
-    case Key::ctrl_r: return 0x58;
-    case Key::kp_divide: return 0x77;
-    case Key::print: return 0x57;
-    case Key::alt_r: return 0x39;
-    case Key::pause: return 0x62;
-    case Key::home: return 0x6e;
-    case Key::up: return 0x63;
-    case Key::page_up: return 0x6f;
-    case Key::left: return 0x61;
-    case Key::right: return 0x6a;
-    case Key::end: return 0x65;
-    case Key::down: return 0x60;
-    case Key::page_down: return 0x6d;
-    case Key::insert: return 0x67;
-    case Key::del: return 0x64;
-    case Key::meta_l: return 0x8b;
-    case Key::meta_r: return 0x8c;
-    case Key::menu: return 0x8d;
-    default: return unsigned(key) < set3_plain.size() ? set3_plain[unsigned(key)] : 0;
-    }
-}
-
 void put(ScanSequence& to, std::initializer_list<std::uint8_t> bytes) {
     for (std::uint8_t byte : bytes) to.bytes[to.count++] = byte;
 }
@@ -98,6 +73,31 @@ ScanSequence print_sequence(ScanSet set, bool down, ScanModifiers held) {
     return out;
 }
 } // namespace
+
+std::uint8_t set3_code(Key key) {
+    switch (key) {
+    case Key::kp_enter: return 0x79;
+    case Key::ctrl_r: return 0x58;
+    case Key::kp_divide: return 0x77;
+    case Key::print: return 0x57;
+    case Key::alt_r: return 0x39;
+    case Key::pause: return 0x62;
+    case Key::home: return 0x6e;
+    case Key::up: return 0x63;
+    case Key::page_up: return 0x6f;
+    case Key::left: return 0x61;
+    case Key::right: return 0x6a;
+    case Key::end: return 0x65;
+    case Key::down: return 0x60;
+    case Key::page_down: return 0x6d;
+    case Key::insert: return 0x67;
+    case Key::del: return 0x64;
+    case Key::meta_l: return 0x8b;
+    case Key::meta_r: return 0x8c;
+    case Key::menu: return 0x8d;
+    default: return unsigned(key) < set3_plain.size() ? set3_plain[unsigned(key)] : 0;
+    }
+}
 
 std::uint8_t translate_set2(std::uint8_t byte) {
     if (byte < set2_to_set1.size()) return set2_to_set1[byte];

@@ -21,6 +21,9 @@ struct ScanModifiers {
     bool shift_or_ctrl = false, alt = false;
 };
 
+// The code of `key` in set 3, 0 for none.
+std::uint8_t set3_code(Key key);
+
 // What `key` sends. `breaks`: whether set 3 keys send break codes. Nothing for a key the set has no code for.
 ScanSequence scan_sequence(ScanSet set, Key key, bool down, ScanModifiers held, bool breaks);
 

@@ -14,6 +14,7 @@ enum : unsigned {
     reg_smbba = 0x90,
     reg_smbhstcfg = 0xd2
 };
+constexpr std::uint8_t sci_irq = 9; // hard-wired
 constexpr std::uint32_t devactb_apmc_en = 1u << 25;
 constexpr std::uint32_t pmbase_mask = 0xffc0, smbba_mask = 0xfff0;
 enum : std::uint8_t { pmregmisc_pmiose = 1, smbhstcfg_enable = 1 };
@@ -76,6 +77,7 @@ void Piix4Pm::assign(std::uint16_t pm_base, std::uint16_t smbus_base) {
     function_.write(reg_smbba, 4, smbus_base);
     function_.write(reg_smbhstcfg, 1, smbhstcfg_enable);
     function_.write(pci_reg::command, 2, pci_command::io);
+    function_.write(pci_reg::interrupt_line, 1, sci_irq);
 }
 
 bool Piix4Pm::apm_raises_smi() const { return function_.read(reg_devactb, 4) & devactb_apmc_en; }

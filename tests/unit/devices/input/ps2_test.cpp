@@ -57,6 +57,21 @@ TEST(Ps2Keyboard, sets_1_and_3_can_be_chosen_and_asked_for) {
     EXPECT_EQ(ask(k, {0xf0, 9}), (Bytes{0xfa, 0xfe}));
 }
 
+TEST(Ps2Keyboard, single_keys_of_set_3_can_be_silent_when_released) {
+    Ps2Keyboard k;
+    EXPECT_EQ(ask(k, {0xf0, 3, 0xfd, 0x1c, 0xfb, 0x58}), Bytes(6, 0xfa)); // a: make only; right ctrl: typematic
+    EXPECT_EQ(press(k, Key::a), (Bytes{0x1c}));
+    EXPECT_EQ(press(k, Key::ctrl_r), (Bytes{0x58}));
+    EXPECT_EQ(press(k, Key::s), (Bytes{0x1b, 0xf0, 0x1b}));
+    EXPECT_EQ(ask(k, {0xfc, 0x1c}), (Bytes{0xfa, 0xfa})); // make and break
+    EXPECT_EQ(press(k, Key::a), (Bytes{0x1c, 0xf0, 0x1c}));
+    EXPECT_EQ(press(k, Key::ctrl_r), (Bytes{0x58}));
+    EXPECT_EQ(ask(k, {0xfa}), (Bytes{0xfa}));
+    EXPECT_EQ(press(k, Key::ctrl_r), (Bytes{0x58, 0xf0, 0x58}));
+    EXPECT_EQ(ask(k, {0xfd, 0x1c, 0xf0, 2}), Bytes(4, 0xfa)); // the other sets always break
+    EXPECT_EQ(press(k, Key::a), (Bytes{0x1c, 0xf0, 0x1c}));
+}
+
 TEST(Ps2Keyboard, answers_its_commands) {
     Ps2Keyboard k;
     EXPECT_EQ(ask(k, {0xee}), (Bytes{0xee}));

@@ -94,6 +94,7 @@ TEST_F(PowerFunction, is_8086_7113_and_decodes_nothing_after_reset) {
 
 TEST_F(PowerFunction, its_blocks_lie_where_they_are_programmed) {
     pm.assign(0x600, 0x700);
+    EXPECT_EQ(pm.function().read(pci_reg::interrupt_line, 1), 9u);
     EXPECT_EQ(pm.function().read(0x40, 4), 0x601u);
     clock.set(nanoseconds_per_second);
     EXPECT_EQ(io.read(0x608, 4), 3579545u);
