@@ -7,6 +7,7 @@ import tempfile
 
 sys.path.insert(0, os.path.dirname(__file__))
 from session import PROMPT, SKIP, VMM, Session, check, guest, linux, main  # noqa: E402
+from tiny_guest import LETTER, MIB, resident, tiny_guest  # noqa: E402
 
 
 def need_kvm():
@@ -84,6 +85,23 @@ def a_program_named_after_a_foreign_architecture_says_so():
             check("nothing to boot" in run(name, "-display", "none", "-serial", "none", "-monitor", "none"), f"{name}: not an x86 program")
 
 
+def an_idle_guest_of_4_gib_takes_little_more_than_it_touched():
+    need_kvm()
+    limit = 40 * MIB
+    with tempfile.TemporaryDirectory() as folder:
+        for touched in 0, 64:
+            kernel = tiny_guest(os.path.join(folder, "guest"), touched)
+            vmm = subprocess.Popen([VMM, "-accel", "kvm", "-m", "4G", "-kernel", kernel, "-display", "none", "-serial", "none", "-monitor", "none",
+                                    "-debugcon", "stdio"], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, bufsize=0)
+            check(vmm.stdout.read(1) == LETTER, "the guest did not start")
+            ram, rest = resident(vmm.pid)
+            vmm.terminate()
+            check(vmm.wait(30) == 0, f"status {vmm.returncode} on SIGTERM")
+            print(f"the guest touched {touched} MiB: {ram / MIB:.1f} MiB of its RAM are resident, {rest / MIB:.1f} MiB beside it")
+            check(ram >= touched * MIB, "the guest's RAM was not found")
+            check(ram + rest - touched * MIB < limit, f"{(ram + rest) / MIB - touched:.1f} MiB beyond what the guest touched")
+
+
 # Questions whose refusal is an answer.
 TOLERATED = {0xae03: "KVM_CHECK_EXTENSION"}
 
@@ -125,4 +143,5 @@ def each_failing_call_is_one_message_and_status_1():
 
 
 if __name__ == "__main__":
-    main([linux_runs_as_far_as_this_kvm_does, a_program_named_after_a_foreign_architecture_says_so, malformed_properties_are_one_error_and_no_fallback, each_failing_call_is_one_message_and_status_1])
+    main([linux_runs_as_far_as_this_kvm_does, a_program_named_after_a_foreign_architecture_says_so,
+          an_idle_guest_of_4_gib_takes_little_more_than_it_touched, malformed_properties_are_one_error_and_no_fallback, each_failing_call_is_one_message_and_status_1])
