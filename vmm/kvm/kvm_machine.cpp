@@ -71,6 +71,7 @@ Result<void> KvmMachine::probe() {
     caps_.tsc_rate = number(KVM_CAP_GET_TSC_KHZ);
     caps_.emulation_failure_bytes = number(KVM_CAP_EXIT_ON_EMULATION_FAILURE);
     caps_.triple_fault_event = number(KVM_CAP_X86_TRIPLE_FAULT_EVENT);
+    caps_.notify_exit = number(KVM_CAP_X86_NOTIFY_VMEXIT) & KVM_X86_NOTIFY_VMEXIT_USER;
     caps_.manual_dirty_protect = number(KVM_CAP_MANUAL_DIRTY_LOG_PROTECT2) & KVM_DIRTY_LOG_MANUAL_PROTECT_ENABLE;
     caps_.dirty_ring_bytes = number(KVM_CAP_DIRTY_LOG_RING);
     caps_.irqfd_resample = number(KVM_CAP_IRQFD_RESAMPLE);
@@ -102,6 +103,10 @@ Result<void> KvmMachine::set_up_vm() {
         return kvm_error("KVM_SET_TSS_ADDR", result);
     if (caps_.emulation_failure_bytes) TRY(enable(KVM_CAP_EXIT_ON_EMULATION_FAILURE, 1));
     if (caps_.triple_fault_event) TRY(enable(KVM_CAP_X86_TRIPLE_FAULT_EVENT, 1));
+    // A guest can build an endless chain of exceptions in microcode, which no interrupt of the host would end. The
+    // shortest window is long enough for all that is no attack.
+    if (caps_.notify_exit)
+        TRY(enable(KVM_CAP_X86_NOTIFY_VMEXIT, KVM_X86_NOTIFY_VMEXIT_ENABLED | KVM_X86_NOTIFY_VMEXIT_USER));
     if (options_.irqchip == KernelIrqchip::off && caps_.user_msr)
         TRY(enable(KVM_CAP_X86_USER_SPACE_MSR, KVM_MSR_EXIT_REASON_INVAL | KVM_MSR_EXIT_REASON_UNKNOWN));
     if (options_.dirty_ring_entries) {

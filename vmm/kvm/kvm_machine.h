@@ -43,6 +43,7 @@ struct KvmCaps {
     bool tsc_rate = false; // a vCPU's rate can be asked for
     bool emulation_failure_bytes = false;
     bool triple_fault_event = false;
+    bool notify_exit = false; // a guest that takes no events for long exits
     bool manual_dirty_protect = false;
     unsigned dirty_ring_bytes = 0; // largest dirty ring; 0: none
     bool irqfd_resample = false;

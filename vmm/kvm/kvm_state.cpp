@@ -112,7 +112,7 @@ void from_kvm(kvm_debugregs const& r, x86::State& s) {
     s.dr6 = r.dr6, s.dr7 = r.dr7;
 }
 
-void to_kvm(x86::State const& s, kvm_vcpu_events& e, bool smm) {
+void to_kvm(x86::State const& s, kvm_vcpu_events& e, std::uint32_t offered) {
     e = {};
     // Vectors below 32 are exceptions, but for a software INT and the NMI (2), which travels as nmi.injected.
     bool exception = s.event_pending && s.event_vector < 32 && !s.event_is_software && s.event_vector != x86::vec::nmi;
@@ -128,10 +128,10 @@ void to_kvm(x86::State const& s, kvm_vcpu_events& e, bool smm) {
     e.nmi.pending = s.nmi_pending, e.nmi.masked = s.nmi_blocked;
     e.sipi_vector = s.sipi_vector;
     e.flags = KVM_VCPUEVENT_VALID_NMI_PENDING | KVM_VCPUEVENT_VALID_SIPI_VECTOR | KVM_VCPUEVENT_VALID_SHADOW;
-    if (smm) {
+    e.flags |= offered; // triple_fault.pending stays 0: shutdown is an activity
+    if (offered & KVM_VCPUEVENT_VALID_SMM) {
         e.smi.smm = s.in_smm, e.smi.pending = s.smi_pending, e.smi.smm_inside_nmi = s.in_smm && s.nmi_blocked;
         e.smi.latched_init = s.init_pending;
-        e.flags |= KVM_VCPUEVENT_VALID_SMM;
     }
 }
 
@@ -151,6 +151,7 @@ void from_kvm(kvm_vcpu_events const& e, x86::State& s) {
     s.debug_shadow = e.interrupt.shadow & KVM_X86_SHADOW_INT_MOV_SS;
     s.nmi_pending = e.nmi.pending, s.nmi_blocked = e.nmi.masked;
     if (e.flags & KVM_VCPUEVENT_VALID_SMM) s.in_smm = e.smi.smm, s.smi_pending = e.smi.pending;
+    if ((e.flags & KVM_VCPUEVENT_VALID_TRIPLE_FAULT) && e.triple_fault.pending) s.activity = x86::Activity::shutdown;
 }
 
 void to_kvm(x86::State const& s, kvm_xcrs& x) {

@@ -18,7 +18,9 @@ void to_kvm(x86::State const& s, kvm_sregs& r);
 void from_kvm(kvm_sregs const& r, x86::State& s);
 void to_kvm(x86::State const& s, kvm_debugregs& r);
 void from_kvm(kvm_debugregs const& r, x86::State& s);
-void to_kvm(x86::State const& s, kvm_vcpu_events& e, bool smm);
+// `offered`: those of KVM_VCPUEVENT_VALID_SMM and KVM_VCPUEVENT_VALID_TRIPLE_FAULT that this host's KVM takes. A triple
+// fault that KVM has found and not reported yet is a CPU that has shut down.
+void to_kvm(x86::State const& s, kvm_vcpu_events& e, std::uint32_t offered);
 void from_kvm(kvm_vcpu_events const& e, x86::State& s);
 void to_kvm(x86::State const& s, kvm_xcrs& x);
 void from_kvm(kvm_xcrs const& x, x86::State& s);

@@ -568,7 +568,9 @@ void KvmVcpu::set_kernel_state(x86::State const& s) {
     to_kvm(s, xsave, xsave_layout_);
     to_kvm(s, xcrs);
     to_kvm(s, debug);
-    to_kvm(s, events, machine_.caps().smm);
+    to_kvm(s, events,
+           (machine_.caps().smm ? KVM_VCPUEVENT_VALID_SMM : 0) |
+               (machine_.caps().triple_fault_event ? KVM_VCPUEVENT_VALID_TRIPLE_FAULT : 0));
     bool ok = check("KVM_SET_SREGS", call(KVM_SET_SREGS, &sregs)) && check("KVM_SET_REGS", call(KVM_SET_REGS, &regs)) &&
               check("KVM_SET_XCRS", call(KVM_SET_XCRS, &xcrs)) &&
               check("KVM_SET_XSAVE", call(abi::set_xsave, &xsave)) &&
@@ -590,14 +592,16 @@ Result<std::vector<std::uint8_t>> KvmVcpu::own_state() const {
     if (int result = call(KVM_GET_NESTED_STATE, state.head()); result < 0)
         return kvm_error("KVM_GET_NESTED_STATE", result);
     kvm_nested_state const& head = *state.head();
-    bool off = head.format == KVM_STATE_NESTED_FORMAT_VMX ? head.hdr.vmx.vmxon_pa == ~0ull : !head.flags;
+    // GIF is set on every CPU that never did CLGI.
+    bool off = head.format == KVM_STATE_NESTED_FORMAT_VMX ? head.hdr.vmx.vmxon_pa == ~0ull
+                                                          : head.flags == KVM_STATE_NESTED_GIF_SET;
     if (off) return std::vector<std::uint8_t>();
     auto const* bytes = reinterpret_cast<std::uint8_t const*>(state.head());
     return std::vector<std::uint8_t>(bytes, bytes + std::min(head.size, room));
 }
 
 Result<void> KvmVcpu::set_own_state(std::vector<std::uint8_t> const& bytes) {
-    if (bytes.empty()) return {}; // as reset() left it
+    if (bytes.empty()) return leave_nested();
     if (bytes.size() > machine_.caps().nested_state_bytes || bytes.size() < sizeof(kvm_nested_state))
         return error("the guest runs guests of its own, and this host's KVM does not take their state over");
     abi::NestedState state(bytes.size());
@@ -608,7 +612,28 @@ Result<void> KvmVcpu::set_own_state(std::vector<std::uint8_t> const& bytes) {
     return {};
 }
 
-void KvmVcpu::reset(bool bsp) { set_state(x86::reset_state(config_.model.signature(), bsp)); }
+// Registers alone do not end a guest of the guest, nor VMX.
+Result<void> KvmVcpu::leave_nested() {
+    std::vector<std::uint8_t> const bytes = TRY(own_state());
+    if (bytes.size() < sizeof(kvm_nested_state)) return {};
+    abi::NestedState state(sizeof(kvm_nested_state));
+    std::memcpy(state.head(), bytes.data(), sizeof(kvm_nested_state));
+    state.head()->size = sizeof(kvm_nested_state);
+    state.head()->flags = KVM_STATE_NESTED_GIF_SET;
+    if (state.head()->format == KVM_STATE_NESTED_FORMAT_VMX) {
+        state.head()->flags = 0;
+        state.head()->hdr.vmx = {};
+        state.head()->hdr.vmx.vmxon_pa = state.head()->hdr.vmx.vmcs12_pa = ~0ull;
+    }
+    if (int result = call(KVM_SET_NESTED_STATE, state.head()); result < 0)
+        return kvm_error("KVM_SET_NESTED_STATE", result);
+    return {};
+}
+
+void KvmVcpu::reset(bool bsp) {
+    if (auto done = leave_nested(); !done && error_.empty()) error_ = done.error().message();
+    set_state(x86::reset_state(config_.model.signature(), bsp));
+}
 
 std::optional<std::uint64_t> KvmVcpu::translate(std::uint64_t linear) {
     kvm_translation request{};

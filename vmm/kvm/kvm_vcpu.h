@@ -138,6 +138,7 @@ private:
     Result<std::uint32_t> timer_count(bool& counts) const;
     x86::Activity kernel_activity() const;
     bool set_kernel_activity(x86::Activity activity);
+    Result<void> leave_nested();
     void get_msrs(x86::State& s) const;
     void set_msrs(x86::State const& s);
     // state() and set_state() without the signals that wait here.

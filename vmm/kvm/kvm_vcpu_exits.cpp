@@ -35,6 +35,11 @@ std::optional<ExitReason> KvmVcpu::handle_exit() {
     case KVM_EXIT_DIRTY_RING_FULL: return machine_.dirty_ring_full(), std::nullopt;
     case KVM_EXIT_IOAPIC_EOI: machine_.end_of_interrupt(run_->eoi.vector); return std::nullopt;
     case KVM_EXIT_DEBUG: debug_exit_ = run_->debug.arch; return ExitReason::debug;
+    case KVM_EXIT_NOTIFY:
+        if (run_->notify.flags & KVM_NOTIFY_CONTEXT_INVALID)
+            return fail_with_registers("the guest kept the CPU from taking any event, and its state is lost");
+        machine_.log().guest_error("the guest keeps the CPU from taking events");
+        return std::nullopt;
     case KVM_EXIT_INTERNAL_ERROR: return fail_with_registers(internal_error_what());
     case KVM_EXIT_FAIL_ENTRY:
         return fail_with_registers(fmt::format(

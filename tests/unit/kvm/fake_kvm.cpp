@@ -103,7 +103,7 @@ int FakeKvm::transfer_msrs(abi::Head8* head, bool set) {
 int FakeKvm::get_nested(kvm_nested_state& head) const {
     std::uint32_t room = head.size;
     if (nested_state.empty()) {
-        head.flags = 0, head.format = KVM_STATE_NESTED_FORMAT_SVM, head.size = sizeof head;
+        head.flags = KVM_STATE_NESTED_GIF_SET, head.format = KVM_STATE_NESTED_FORMAT_SVM, head.size = sizeof head;
         return 0;
     }
     head.size = std::uint32_t(nested_state.size());

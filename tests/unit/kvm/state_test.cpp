@@ -107,11 +107,24 @@ TEST(KvmState, events_round_trip_by_kind) {
         s.event_error = c.error ? 7 : 0;
         s.nmi_blocked = true, s.interrupt_shadow = true, s.debug_shadow = true;
         kvm_vcpu_events events{};
-        to_kvm(s, events, true);
+        to_kvm(s, events, KVM_VCPUEVENT_VALID_SMM);
         EXPECT_EQ(events.exception.injected + events.interrupt.injected + events.nmi.injected, 1);
         from_kvm(events, back);
         EXPECT_EQ(bytes_of(s), bytes_of(back)) << "vector " << int(c.vector);
     }
+}
+
+TEST(KvmState, a_triple_fault_not_reported_yet_is_a_shut_down_cpu_and_a_new_state_ends_it) {
+    kvm_vcpu_events events{};
+    events.flags = KVM_VCPUEVENT_VALID_TRIPLE_FAULT, events.triple_fault.pending = 1;
+    x86::State s;
+    from_kvm(events, s);
+    EXPECT_EQ(s.activity, x86::Activity::shutdown);
+    to_kvm(s, events, KVM_VCPUEVENT_VALID_TRIPLE_FAULT);
+    EXPECT_EQ(events.flags & KVM_VCPUEVENT_VALID_TRIPLE_FAULT, KVM_VCPUEVENT_VALID_TRIPLE_FAULT);
+    EXPECT_EQ(events.triple_fault.pending, 0);
+    to_kvm(s, events, 0);
+    EXPECT_FALSE(events.flags & KVM_VCPUEVENT_VALID_TRIPLE_FAULT) << "refused by a KVM that does not know it";
 }
 
 using KvmStateOfVcpu = KvmFixture;

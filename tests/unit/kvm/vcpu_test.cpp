@@ -300,6 +300,36 @@ TEST_F(KvmVcpuTest, a_guest_within_the_guest_goes_to_another_vcpu_byte_by_byte) 
     EXPECT_EQ(fake.nested_state, bytes);
 }
 
+TEST_F(KvmVcpuTest, a_reset_ends_the_guest_of_a_guest) {
+    for (std::uint16_t format : {KVM_STATE_NESTED_FORMAT_VMX, KVM_STATE_NESTED_FORMAT_SVM}) {
+        ASSERT_TRUE(start());
+        kvm_nested_state head{};
+        head.flags = KVM_STATE_NESTED_GUEST_MODE, head.format = format, head.size = sizeof head + 1000;
+        fake.nested_state.assign(head.size, 0x5a);
+        std::memcpy(fake.nested_state.data(), &head, sizeof head);
+        vcpu->reset(true);
+        ASSERT_EQ(vcpu->error_text(), "");
+        ASSERT_EQ(fake.nested_state.size(), sizeof head);
+        std::memcpy(&head, fake.nested_state.data(), sizeof head);
+        EXPECT_EQ(head.flags, format == KVM_STATE_NESTED_FORMAT_VMX ? 0u : unsigned(KVM_STATE_NESTED_GIF_SET));
+        EXPECT_TRUE(vcpu->own_state().value().empty()) << "format " << format;
+        fake.nested_state.clear();
+        vcpu.reset(), machine.reset();
+    }
+}
+
+TEST_F(KvmVcpuTest, a_guest_that_takes_no_events_goes_on_unless_its_state_is_lost) {
+    ASSERT_TRUE(start());
+    auto notify = [](std::uint32_t flags) {
+        return [=](kvm_run& run) { return run.exit_reason = KVM_EXIT_NOTIFY, run.notify.flags = flags, 0; };
+    };
+    fake.script = {notify(0), exit_with(KVM_EXIT_HLT), notify(KVM_NOTIFY_CONTEXT_INVALID)};
+    EXPECT_EQ(vcpu->run(0), ExitReason::halted);
+    vcpu->set_state(x86::State{});
+    EXPECT_EQ(vcpu->run(0), ExitReason::internal_error);
+    EXPECT_NE(vcpu->error_text().find("state is lost"), std::string::npos) << vcpu->error_text();
+}
+
 TEST_F(KvmVcpuTest, a_kvm_without_nested_state_refuses_a_guest_within_the_guest) {
     fake.capabilities[KVM_CAP_NESTED_STATE] = 0;
     ASSERT_TRUE(start());
