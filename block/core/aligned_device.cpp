@@ -1,6 +1,7 @@
 #include "block/core/aligned_device.h"
 
 #include "block/core/capabilities.h"
+#include "block/core/debug_events.h"
 #include "block/core/sync.h"
 #include "vmm/base/checked.h"
 
@@ -88,13 +89,18 @@ Task<Result<void>> AlignedDevice::write_bounced(std::uint64_t offset, ConstIoSpa
     std::uint64_t start = align_down(offset, alignment), end = align_up(offset + length, alignment);
     AlignedBuffer bounce(end - start, std::max<std::size_t>(4096, limits_.memory_alignment));
     if (!bounce) co_return Error("Out of memory", ENOMEM);
+    DebugEvents* const debug = inner_->capabilities().debug;
     if (start != offset) {
         Bytes head(bounce.data(), alignment);
+        if (debug) co_await debug->event(BlkdebugEvent::pwritev_rmw_head);
         CO_TRY(co_await read_bytes(*inner_, start, head));
+        if (debug) co_await debug->event(BlkdebugEvent::pwritev_rmw_after_head);
     }
     if (end != offset + length && (start == offset || end - alignment != start)) {
         Bytes tail(bounce.data() + bounce.size() - alignment, alignment);
+        if (debug) co_await debug->event(BlkdebugEvent::pwritev_rmw_tail);
         CO_TRY(co_await read_bytes(*inner_, end - alignment, tail));
+        if (debug) co_await debug->event(BlkdebugEvent::pwritev_rmw_after_tail);
     }
     copy_from_spans(from, skip, Bytes(bounce.data() + (offset - start), length));
     ConstBytes whole = bounce.bytes();

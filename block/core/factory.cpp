@@ -224,15 +224,14 @@ Task<Result<std::unique_ptr<BlockDevice>>> open_protocol(BlockContext& context, 
     co_return align_requests(std::move(device));
 }
 
-Task<Result<std::unique_ptr<BlockDevice>>> create_file(BlockContext& context, std::string filename,
-                                                       std::uint64_t size) {
+Task<Result<std::unique_ptr<BlockDevice>>> create_file(BlockContext& context, std::string filename, std::uint64_t size,
+                                                       OptionValues options) {
     CO_TRY_ASSIGN(Protocol const* protocol, context.formats.protocol_for(filename));
     if (!protocol->create) co_return error("Protocol driver '{}' does not support image creation", protocol->name);
-    OptionValues none;
-    CO_TRY(co_await protocol->create(context, filename, size, none));
-    OpenOptions options;
-    options.filename = filename;
-    Result<std::unique_ptr<BlockDevice>> device = co_await open_protocol(context, options);
+    CO_TRY(co_await protocol->create(context, filename, size, std::move(options)));
+    OpenOptions open;
+    open.filename = filename;
+    Result<std::unique_ptr<BlockDevice>> device = co_await open_protocol(context, open);
     co_return device;
 }
 

@@ -27,6 +27,7 @@ struct CreateRequest {
     std::string filename;
     std::uint64_t size_bytes = 0; // "size", already taken from the backing image when it was not given
     OptionValues options;
+    OptionValues file_options; // what is for the protocol beneath, for create_file()
     CacheMode cache = CacheMode::writeback;
 };
 
@@ -58,7 +59,8 @@ struct Protocol {
     // Takes the whole filename when true ("nbd://..", "nbd:..", "nbd+unix://.." for nbd); plain paths are "file".
     bool (*matches)(std::string_view filename) = nullptr;
     Task<Result<std::unique_ptr<BlockDevice>>> (*open)(BlockContext& context, OpenOptions options) = nullptr;
-    // Makes an empty file of `size`; null: cannot ("Protocol driver 'x' does not support image creation").
+    // Makes an empty file of `size`, or takes one that is there (existing_target.h); null: cannot ("Protocol driver 'x'
+    // does not support image creation").
     Task<Result<void>> (*create)(BlockContext& context, std::string filename, std::uint64_t size,
                                  OptionValues options) = nullptr;
     std::span<OptionSpec const> create_options = {};
@@ -99,8 +101,9 @@ Task<Result<std::unique_ptr<Image>>> open_image(BlockContext& context, OpenOptio
 // files; requests of any alignment are taken care of.
 Task<Result<std::unique_ptr<BlockDevice>>> open_protocol(BlockContext& context, OpenOptions options);
 // Creates (or truncates) a file and opens it read-write: the first step of every format's create(). "size" 0: empty.
+// `options` are the protocol's.
 Task<Result<std::unique_ptr<BlockDevice>>> create_file(BlockContext& context, std::string filename,
-                                                       std::uint64_t size = 0);
+                                                       std::uint64_t size = 0, OptionValues options = {});
 // The backing name `reference` as seen from the image `overlay`: absolute and protocol names stay, others are relative
 // to the overlay's directory.
 std::string resolve_backing_filename(std::string_view overlay, std::string_view reference);

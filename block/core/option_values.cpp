@@ -114,7 +114,9 @@ Result<OptionValues> OptionValues::parse(std::string_view text) {
         std::size_t equals = item.find('=');
         if (equals == 0) return error("Invalid parameter ''");
         if (item.empty()) continue;
-        if (equals == std::string::npos)
+        if (equals == std::string::npos && item.starts_with("no"))
+            result.set(item.substr(2), "off");
+        else if (equals == std::string::npos)
             result.set(item, "on");
         else
             result.set(item.substr(0, equals), item.substr(equals + 1));
@@ -187,11 +189,11 @@ std::string formatting_line(std::string_view filename, std::string_view format, 
     for (OptionSpec const& spec : specs) {
         std::string name(spec.name);
         std::string shown = values.text_or(name, std::string(spec.default_text));
-        if (shown.empty()) continue;
+        if (shown.empty() && !values.has(name)) continue;
         if (spec.type == OptionType::size) {
             if (auto parsed = parse_size(shown, name); parsed.ok()) shown = std::to_string(*parsed);
-        } else if (spec.type == OptionType::boolean) {
-            if (auto parsed = parse_bool(shown, name); parsed.ok()) shown = *parsed ? "on" : "off";
+        } else if (spec.type == OptionType::number) {
+            if (auto parsed = values.number(name, 0); parsed.ok() && values.has(name)) shown = std::to_string(*parsed);
         }
         line += fmt::format(" {}={}", name, shown);
     }

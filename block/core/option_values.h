@@ -35,7 +35,7 @@ Result<bool> parse_bool(std::string_view text, std::string_view name);
 // Given option values by name, unvalidated text until read through a getter or check_against.
 class OptionValues {
 public:
-    // Parses "a=b,c,d=x,,y": `c` alone means on, ",," is a comma. Later values win.
+    // Parses "a=b,c,d=x,,y": `c` alone means on, `noc` off, ",," is a comma. Later values win.
     static Result<OptionValues> parse(std::string_view text);
 
     void set(std::string name, std::string value) { values_[std::move(name)] = std::move(value); }

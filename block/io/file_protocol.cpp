@@ -2,6 +2,7 @@
 
 #include "block/core/aligned_device.h"
 #include "block/core/capabilities.h"
+#include "block/core/existing_target.h"
 #include "block/core/worker_pool.h"
 #include "block/io/file_io.h"
 #include "block/io/image_lock.h"
@@ -319,8 +320,70 @@ Task<Result<std::unique_ptr<BlockDevice>>> open_file(BlockContext& context, Open
     co_return align_requests(std::move(device));
 }
 
-Task<Result<void>> create(BlockContext&, std::string filename, std::uint64_t size, OptionValues) {
+// host_device and host_cdrom: what is no device is a mistake.
+Task<Result<std::unique_ptr<BlockDevice>>> open_device(BlockContext& context, OpenOptions options) {
+    std::string path = plain_path(options.filename);
+    struct stat status {};
+    if (stat(path.c_str(), &status) < 0) co_return error_from_errno(errno, "Could not open '{}'", path);
+    if (!S_ISBLK(status.st_mode) && !S_ISCHR(status.st_mode))
+        co_return error("'{0}' driver requires '{1}' to be either a character or block device",
+                        options.format.empty() ? "host_device" : options.format, path);
+    Result<std::unique_ptr<BlockDevice>> opened = co_await open_file(context, std::move(options));
+    co_return opened;
+}
+
+struct CreateOptions {
+    Preallocation preallocation = Preallocation::off;
+    bool no_copy_on_write = false;
+    std::optional<std::uint32_t> extent_size_hint;
+};
+Result<CreateOptions> parse_create_options(OptionValues const& values) {
+    CreateOptions options;
+    std::string mode = values.text_or("preallocation", "off");
+    Result<Preallocation> preallocation = parse_preallocation(mode);
+    if (!preallocation.ok()) return error("invalid parameter value: {}", mode);
+    if (*preallocation == Preallocation::metadata) return error("Unsupported preallocation mode: metadata");
+    options.preallocation = *preallocation;
+    options.no_copy_on_write = TRY(values.boolean("nocow", false));
+    if (values.has("extent_size_hint")) {
+        std::uint64_t hint = TRY(values.size("extent_size_hint", 0));
+        if (hint > UINT32_MAX) return error("Extent size hint is too large");
+        options.extent_size_hint = std::uint32_t(hint);
+    }
+    return options;
+}
+
+// Hints for the host's file system on an empty file; one that does not know them is no failure.
+void give_hints(int fd, CreateOptions const& options) {
+    if (options.no_copy_on_write) {
+        int flags = 0;
+        if (ioctl(fd, FS_IOC_GETFLAGS, &flags) == 0) {
+            flags |= FS_NOCOW_FL;
+            (void)ioctl(fd, FS_IOC_SETFLAGS, &flags);
+        }
+    }
+    if (options.extent_size_hint && *options.extent_size_hint > 0) {
+        struct fsxattr attributes {};
+        if (ioctl(fd, FS_IOC_FSGETXATTR, &attributes) == 0) {
+            attributes.fsx_xflags |= FS_XFLAG_EXTSIZE;
+            attributes.fsx_extsize = *options.extent_size_hint;
+            (void)ioctl(fd, FS_IOC_FSSETXATTR, &attributes);
+        }
+    }
+}
+
+Task<Result<void>> preallocate(BlockContext& context, std::string path, std::uint64_t size, Preallocation mode) {
+    OpenOptions open;
+    open.filename = std::move(path);
+    CO_TRY_ASSIGN(std::unique_ptr<BlockDevice> file, co_await open_file(context, std::move(open)));
+    ResizeRequest resize{.new_size_bytes = size, .preallocation = mode};
+    Result<void> result = co_await file->capabilities().resizable->resize(resize);
+    co_return result;
+}
+
+Task<Result<void>> create(BlockContext& context, std::string filename, std::uint64_t size, OptionValues values) {
     std::string path = plain_path(filename);
+    CO_TRY_ASSIGN(CreateOptions options, parse_create_options(values));
     // Not O_TRUNC: an image in use must not be emptied before its lock is ours.
     UniqueFd fd(::open(path.c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0644));
     if (!fd) co_return error_from_errno(errno, "Could not create '{}'", path);
@@ -332,10 +395,37 @@ Task<Result<void>> create(BlockContext&, std::string filename, std::uint64_t siz
     if (can_lock(fd.get())) {
         CO_TRY(lock_image(fd.get(), request, path));
     }
-    if (ftruncate(fd.get(), 0) < 0 || ftruncate(fd.get(), off_t(size)) < 0)
+    bool const preallocated = size > 0 && options.preallocation != Preallocation::off;
+    bool const empty = ftruncate(fd.get(), 0) == 0;
+    if (empty) give_hints(fd.get(), options);
+    if (!empty || ftruncate(fd.get(), preallocated ? 0 : off_t(size)) < 0)
         co_return error_from_errno(errno, "Could not resize file '{}'", path);
+    if (preallocated) {
+        fd.reset(); // with its lock
+        Result<void> result = co_await preallocate(context, path, size, options.preallocation);
+        co_return result;
+    }
     CO_TRY(allocate_first_block(fd.get(), size, path));
     co_return Result<void>{};
+}
+
+constexpr OptionSpec create_options[] = {
+    {"size", OptionType::size, "Virtual disk size"},
+    {"nocow", OptionType::boolean, "Turn off copy-on-write (valid only on btrfs)"},
+    {"preallocation", OptionType::string, "Preallocation mode (allowed values: off, falloc, full)"},
+    {"extent_size_hint", OptionType::size, "Extent size hint for the image file, 0 to disable"},
+};
+
+// `create` on a name under /dev, or by the driver's name.
+Task<Result<void>> claim_device(BlockContext& context, std::string filename, std::uint64_t size, OptionValues options) {
+    Result<void> result =
+        co_await claim_existing_target(context, "host_device", std::move(filename), size, std::move(options));
+    co_return result;
+}
+Task<Result<void>> claim_cdrom(BlockContext& context, std::string filename, std::uint64_t size, OptionValues options) {
+    Result<void> result =
+        co_await claim_existing_target(context, "host_cdrom", std::move(filename), size, std::move(options));
+    co_return result;
 }
 
 constexpr OptionSpec open_options[] = {
@@ -351,19 +441,23 @@ Protocol file_protocol() {
             .matches = [](std::string_view name) { return name.starts_with("file:"); },
             .open = open_file,
             .create = create,
+            .create_options = create_options,
             .open_options = open_options};
 }
 Protocol host_device_protocol() {
     return {.name = "host_device",
             .matches = [](std::string_view name) { return name.starts_with("host_device:"); },
-            .open = open_file,
-            .create = create,
+            .open = open_device,
+            .create = claim_device,
+            .create_options = existing_target_options(),
             .open_options = open_options};
 }
 Protocol host_cdrom_protocol() {
     return {.name = "host_cdrom",
             .matches = [](std::string_view name) { return name.starts_with("host_cdrom:"); },
-            .open = open_file,
+            .open = open_device,
+            .create = claim_cdrom,
+            .create_options = existing_target_options(),
             .open_options = open_options};
 }
 

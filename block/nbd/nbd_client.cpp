@@ -1,5 +1,6 @@
 #include "block/nbd/nbd_client.h"
 
+#include "block/core/existing_target.h"
 #include "block/nbd/client_connection.h"
 #include "block/nbd/nbd_device.h"
 #include "vmm/base/timer_queue.h"
@@ -65,8 +66,20 @@ constexpr OptionSpec open_options[] = {
     {"open-timeout", OptionType::number, "seconds to wait for a server to come up"},
 };
 
+Task<Result<void>> create(BlockContext& context, std::string filename, std::uint64_t size, OptionValues options) {
+    Result<void> result = co_await claim_existing_target(context, "nbd", std::move(filename), size, std::move(options));
+    co_return result;
+}
+
 } // namespace
 
-Protocol nbd_protocol() { return {.name = "nbd", .matches = is_nbd_name, .open = open, .open_options = open_options}; }
+Protocol nbd_protocol() {
+    return {.name = "nbd",
+            .matches = is_nbd_name,
+            .open = open,
+            .create = create,
+            .create_options = existing_target_options(),
+            .open_options = open_options};
+}
 
 } // namespace vmm::block::nbd

@@ -82,7 +82,16 @@ Limits NbdDevice::limits() const {
 
 Capabilities NbdDevice::capabilities() {
     bool sparse = !settings_.read_only && (can(flag_send_trim) || can(flag_send_write_zeroes));
-    return Capabilities{.sparse = sparse ? this : nullptr, .allocation = info_.contexts.empty() ? nullptr : this};
+    return Capabilities{
+        .sparse = sparse ? this : nullptr, .allocation = info_.contexts.empty() ? nullptr : this, .resizable = this};
+}
+
+Task<Result<void>> NbdDevice::resize(ResizeRequest request) {
+    if (request.preallocation != Preallocation::off)
+        co_return error("Unsupported preallocation mode '{}'", preallocation_name(request.preallocation));
+    if (request.new_size_bytes != info_.size_bytes && request.exact) co_return error("Cannot resize NBD nodes");
+    if (request.new_size_bytes > info_.size_bytes) co_return error("Cannot grow NBD nodes");
+    co_return Result<void>{};
 }
 
 Task<Result<void>> NbdDevice::read(std::uint64_t offset, IoSpans to) {

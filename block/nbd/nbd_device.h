@@ -6,7 +6,7 @@
 
 namespace vmm::block::nbd {
 
-class NbdDevice final : public BlockDevice, public SparseCapable, public AllocationMap {
+class NbdDevice final : public BlockDevice, public SparseCapable, public AllocationMap, public Resizable {
 public:
     struct Settings {
         SocketAddress address;
@@ -30,6 +30,8 @@ public:
     Task<Result<void>> write_zeroes(std::uint64_t offset, std::uint64_t length, ZeroFlags flags) override;
     Task<Result<void>> discard(std::uint64_t offset, std::uint64_t length) override;
     Task<Result<BlockStatus>> status(std::uint64_t offset, std::uint64_t length) override;
+    // An export has the size it has: succeeds where that is enough.
+    Task<Result<void>> resize(ResizeRequest request) override;
 
 private:
     NbdDevice(EventLoop& loop, Settings settings) : loop_(loop), settings_(std::move(settings)) {}

@@ -122,7 +122,29 @@ def vpc_bat(image):
     return number(">Q", image, 512 + 16)
 
 
+def vpc_header(*changes):
+    """Changes to the copy of the footer at 0 and the dynamic header at 512, with their checksums put right and the footer
+    behind the data made the same."""
+    def change(image):
+        image = patched(*changes)(image)
+        for at, length, field in ((0, 512, 64), (512, 1024, 36)):
+            image[at + field:at + field + 4] = bytes(4)
+            image[at + field:at + field + 4] = be32(~sum(image[at:at + length]) & 0xffffffff)
+        image[-512:] = image[:512]
+        return image
+    return change
+
+
 add("vpc", CREATE % ("vpc", "", "8M") + FILLED % "vpc", [
+    ("size of 2^63", vpc_header((48, be64(1 << 63)), (56, bytes(4))), INFO, "size"),
+    ("disk type", vpc_header((60, be32(9))), INFO, "disk type"),
+    ("dynamic header beyond the end", vpc_header((16, be64(1 << 62))), INFO, "data offset|dynamic header"),
+    ("dynamic header on the footer", vpc_header((16, be64(0))), INFO, "data offset|dynamic header"),
+    ("block size", vpc_header((512 + 32, be32(0))), INFO, "block size"),
+    ("block size of gigabytes", vpc_header((512 + 32, be32(1 << 31))), INFO, "block size"),
+    ("entries of the table", vpc_header((512 + 28, be32(0xffffffff))), INFO, "max table entries"),
+    ("table beyond the end", vpc_header((512 + 16, be64(1 << 62))), INFO, "table"),
+    ("table on the header", vpc_header((512 + 16, be64(512))), WRITE, "table"),
     ("block in the header", patched((vpc_bat, be32(0))), WRITE, "would lie on the dynamic header"),
     ("block on its own table", patched((vpc_bat, be32(2))), WRITE, "would lie on the block table"),
     ("block beyond the end", patched((vpc_bat, be32(0x7fffffff))), READ, "block|end"),
@@ -214,6 +236,20 @@ add("cloop", "vmm-img create -q -f raw r 256k; create_compressed_fs -q -B 65536 
     ("header cut off", cut(130), INFO, "cloop|header"),
 ])
 
+# Version 2 as QEMU wrote it: the size at 1040, the sector size at 1048, the bitmap at 1056, 1 MiB of data at 1536.
+add("cow", "(printf 'OOOM\\0\\0\\0\\2'; head -c 1032 /dev/zero; printf '\\0\\0\\0\\0\\0\\20\\0\\0\\0\\0\\2\\0\\0\\0\\0\\0\\377'; "
+    "head -c 1049055 /dev/zero) > image; vmm-io -r -f cow -c 'read -P 0 0 1M' image", [
+    ("size of 2^63", patched((1040, be64(1 << 63))), INFO, "size"),
+    ("size beyond the bitmap", patched((1040, be64(1 << 50))), INFO, "size|bitmap"),
+    ("no sector size", patched((1048, be32(0))), INFO, "sectorsize"),
+    ("sector size", patched((1048, be32(0x80000000))), INFO, "sectorsize"),
+    ("version", patched((4, be32(9))), INFO, "not in cow format"),
+    ("bitmap cut off", cut(1100), INFO, "bitmap|end|cut off"),
+    ("data cut off", cut(1600), READ % "cow" + "; " + READ.replace("0 512", "512 512") % "cow", "end|failed"),
+    ("header cut off", cut(1000), INFO, "header|cut off"),
+    ("it backs itself", patched((8, b"image\0")), READ, "loop"),
+])
+
 LUKS_OPTIONS = "--object secret,id=s,data=abc"
 LUKS_OPEN = "vmm-io %s --image-opts driver=luks,file.filename=image,key-secret=s -c 'read 0 512'" % LUKS_OPTIONS
 add("luks", "vmm-img create -q -f luks %s -o key-secret=s,iter-time=10 image 1M" % LUKS_OPTIONS, [
@@ -240,6 +276,7 @@ add("luks", "vmm-img create -q -f luks %s -o key-secret=s,iter-time=10 image 1M"
 add("chains", "true", [
     ("qcow2 that backs itself", None, "vmm-img create -q -f qcow2 -u -b a -F qcow2 b 1M; mv b a; vmm-io -c 'read 0 512' a", "loop"),
     ("qcow that backs itself", None, "vmm-img create -q -f qcow -u -b a -F qcow b 1M; mv b a; vmm-io -f qcow -c 'read 0 512' a", "loop"),
+    ("vmdk that backs itself", None, "vmm-img create -q -f vmdk a 1M; vmm-img create -q -f vmdk -b a -F vmdk b; mv b a; vmm-io -f vmdk -c 'read 0 512' a", "loop"),
     ("two that back each other", None, "vmm-img create -q -f qcow2 -u -b b -F qcow2 a 1M; vmm-img create -q -f qcow2 -u -b a -F qcow2 b 1M;"
      "vmm-img info --backing-chain a; vmm-io -c 'read 0 512' a", "loop|deep|chain"),
     ("a loop by another name", None, "vmm-img create -q -f qcow2 -u -b ./l -F qcow2 a 1M; ln -s a l; vmm-img convert -O raw a x", "loop|deep|chain"),

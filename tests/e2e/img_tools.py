@@ -185,7 +185,7 @@ SCENARIOS = {
         "qemu-io -f raw -c 'read -P 9 3M 8k' base.raw"]),
     "commit_empties_qcow": (True, [
         "qemu-img create -q b.raw 4M", "qemu-img create -q -f qcow -b b.raw -F raw o.qcow",
-        "qemu-io -f qcow -c 'write -P 3 1M 64k' o.qcow", "qemu-img commit -f qcow o.qcow 2>/dev/null",
+        "qemu-io -f qcow -c 'write -P 3 1M 64k' o.qcow", "qemu-img commit -f qcow o.qcow",
         "qemu-img map --output=json o.qcow", "qemu-io -f raw -c 'read -P 3 1M 64k' b.raw", "stat -c %s o.qcow",
         "qemu-io -f qcow -c 'write -P 4 1M 4k' -c 'read -P 3 1028k 60k' -c 'read -P 4 1M 4k' o.qcow"]),
     "commit_keeps_vmdk": (True, [
@@ -227,6 +227,53 @@ SCENARIOS = {
             "driver=raw,file.filename=a.raw,file.aio-max-batch=3", "driver=raw,file.filename=a.raw,file.drop-cache=off")] + [
         "qemu-img create -f qcow2 -o cluster_siz=4k x 1M", "qemu-img create -f qcow3 x 1M", "qemu-img info -f qcow3 a.qcow2",
         "qemu-io -d foo -c length a.qcow2", "qemu-io -i native -c length a.qcow2", "qemu-io -n -i native -c length a.qcow2"]),
+    "creation_options": (True, ["qemu-img create -q -f raw base.raw 4M", "qemu-io -f raw -c 'write -P 3 0 4M' base.raw"] + [
+        line % dict(f=f, o=o, g="| grep -v -i -e cid -e uuid -e iters") for f, options in (
+            ("raw", ("preallocation=foo", "preallocation=metadata", "nocow=on", "nocow=foo", "extent_size_hint=1M", "extent_size_hint=foo",
+                     "nocow=on,preallocation=full,extent_size_hint=64k", "backing_file=base.raw")),
+            ("file", ("preallocation=off", "preallocation=full", "foo=1", "nocow=on")), ("null-co", ("size=1",)),
+            ("qcow", ("preallocation=off", "encryption=off", "cluster_size=4k")), ("vdi", ("preallocation=full", "preallocation=metadata", "static=on")),
+            ("vmdk", ("subformat=monolithicFlat", "subformat=twoGbMaxExtentSparse", "subformat=twoGbMaxExtentFlat,nocow=on")),
+            ("vpc", ("force_size=on,subformat=fixed", "preallocation=off")), ("vhdx", ("log_size=0", "log_size=1000", "block_size=3M", "block_size=512M,subformat=fixed")),
+            ("qcow2", ("data_file=d,data_file_raw=on", "data_file=", "encrypt.key-secret=x", "lazy_refcounts=true", "lazy_refcounts=yes", "lazy_refcounts",
+                       "nolazy_refcounts", "refcount_bits=0x10", ",", "cluster_size=4k,", ",cluster_size=4k", "cluster_size=4k,,", "nocow", "cluster_size=256", "compat=2",
+                       "extended_l2=on,preallocation=metadata", "extended_l2=on,preallocation=full", "extended_l2=on,preallocation=metadata,backing_file=base.raw,backing_fmt=raw")))
+        for o in options for line in ("rm -f x d; qemu-img create -f %(f)s -o %(o)s x 8M", "[ ! -s x ] || qemu-img info x %(g)s; [ ! -s x ] || qemu-img map --output=json -U x | sed 's/, .offset.*//'")
+        if not ("qemu-img map" in line and f == "vhdx")] + ["qemu-img compare -f qcow2 -F raw x base.raw"] + [
+        "qemu-img create -f %s -o help x" % f for f in ("raw", "qcow2", "qcow", "vmdk", "vdi", "vpc", "vhdx", "luks", "file", "host_device", "nbd", "cloop")] + [
+        "qemu-img create -f raw -o help nbd:x", "qemu-img create -f raw -o help foo:x", "qemu-img create -f raw foo:x 1M", "qemu-img create -f raw null-co:// 1M",
+        "qemu-img create -f host_device x.img 1M", "qemu-img create -f host_cdrom x.img 1M", "qemu-img convert -O raw -o help a b",
+        "qemu-img create -f qcow2 -u -b base.raw y 1M"]),
+    "nbd_targets": (True, RAW + [line.replace("URL", "'nbd+unix:///?socket='$PWD/s") for line in (
+        "qemu-img create -q e.raw 8M; qemu-io -f raw -c 'write -P 9 0 8M' e.raw; /usr/bin/qemu-nbd -f raw -t -e 9 -k $PWD/s --fork --pid-file=$PWD/p e.raw",
+        "qemu-img create -q -f nbd URL 4M", "qemu-img create -q -f nbd URL 8M", "qemu-img create -q -f nbd -o preallocation=off URL 4M",
+        "qemu-io -f raw -c 'read -P 0 0 512' -c 'read -P 9 512 1M' URL", "qemu-img create -q -f raw URL 4M", "qemu-img convert -f raw -O raw a.raw URL",
+        "qemu-io -f raw -c 'read -P 1 0 64k' -c 'read -P 0 64k 960k' -c 'read -P 2 1M 1M' -c 'read -P 0 2M 2M' -c 'read -P 9 4M 4M' URL",
+        "qemu-img convert -f raw -O qcow2 a.raw URL", "qemu-img compare -f raw -F qcow2 a.raw URL", "qemu-img check -q -f qcow2 URL",
+        "qemu-img resize -f raw URL 8M", "kill $(cat p)")] + [
+        line.replace("URL", "'nbd+unix:///?socket='$PWD/s") + " 2>&1 | sed s,$PWD,D,g" for line in (
+        "/usr/bin/qemu-nbd -f raw -t -e 9 -k $PWD/s --fork --pid-file=$PWD/p e.raw; qemu-img create -q -f nbd URL 16M", "qemu-img create -q -f raw URL 16M",
+        "qemu-img create -q -f raw -o preallocation=full URL 4M", "qemu-img resize -f raw URL +1M", "kill $(cat p); qemu-img create -q -f raw 'nbd+unix:///?socket='$PWD/none 4M")]),
+    "odd_sizes": (True, ["head -c 1000 /dev/zero | tr '\\0' x > odd", "head -c 70001 /dev/zero | tr '\\0' y > odd2"] + [
+        line.replace("X", name) for name in ("odd", "odd2") for line in (
+            "qemu-img info -f raw X", "qemu-img info -f raw --output=json X", "qemu-img map -f raw X", "qemu-img map --output=json -f raw X", "qemu-img convert -f raw -O raw X out; stat -c %s out",
+            "qemu-img convert -f raw -O qcow2 X out.qcow2; qemu-img info out.qcow2 | grep virtual; qemu-img compare -f raw X out.qcow2", "qemu-img measure -f raw X",
+            "qemu-img dd -f raw if=X of=copy; stat -c %s copy", "qemu-img compare -f raw -F raw X copy", "qemu-img resize -f raw X +1; stat -c %s X", "qemu-img resize -f raw X +511; stat -c %s X",
+            "qemu-io -f raw -c length -c 'read 0 1000' -c 'read 0 1025' -c 'write 900 124' -c 'write 1020 10' -c length X; stat -c %s X",
+            "qemu-img create -q -f qcow2 -b X -F raw ov; qemu-img info ov | grep virtual; qemu-io -c 'read 0 1000' ov; qemu-img commit ov; stat -c %s X",
+            "qemu-io -f raw -c 'truncate 999' -c length X; stat -c %s X")]),
+    "measures": (True, CHAIN + ["qemu-img create -q -f qcow2 -o compat=0.10 old.qcow2 4M"] + ["qemu-img measure -O %s %s" % (o, x) for x in ("a.raw", "b.qcow2", "old.qcow2", "--size 4M") for o in (
+        "raw", "raw -o preallocation=full", "raw -o nocow=on", "qcow2", "qcow2 -o compat=0.10", "qcow2 -o backing_file=x", "qcow2 -o preallocation=metadata", "qcow2 -o data_file=x", "luks", "luks -o key-secret=x",
+        "qcow2 -o encrypt.format=luks", "qcow2 -o encrypt.format=luks,encrypt.key-secret=x", "luks --object secret,id=x,data=abc -o key-secret=x", "qcow2 -o ,")] + [
+        "qemu-img bitmap --add old.qcow2 b 2>&1 | sed \"s/persistent in '.*':/:/\"", "qemu-img bitmap --remove old.qcow2 b", "qemu-img bitmap --remove a.raw b", "qemu-img convert --bitmaps -O qcow2 old.qcow2 x",
+        "qemu-img bench -s 0 -c 1 a.qcow2", "qemu-img bench -S 0 -c 1 a.qcow2", "qemu-img bench -s 4G -c 1 a.qcow2", "qemu-img compare -p a.raw nofile",
+        "qemu-img commit -b '' b.qcow2", "qemu-img commit -b nope a.qcow2", "qemu-img rebase -u -b nope -F qcow2 b.qcow2", "qemu-img check b.qcow2"]),
+    "convert_everywhere": (True, RAW + [line % dict(f=f) for f in ("raw", "qcow2", "vmdk", "vdi", "vpc", "vhdx") for line in (
+        "rm -f y; qemu-img convert -f raw -O %(f)s a.raw y", "qemu-img convert -c -f raw -O %(f)s a.raw yc", "[ ! -e yc ] || qemu-img compare -f raw -F %(f)s a.raw yc; rm -f yc",
+        "qemu-img convert -o size=8M -f raw -O %(f)s a.raw ys; qemu-img info -f %(f)s ys | grep virtual", "qemu-img convert -o size=2M -f raw -O %(f)s a.raw ys; qemu-img info -f %(f)s ys | grep virtual",
+        "qemu-img convert -m 16 -W -f raw -O %(f)s a.raw yw && qemu-img compare -f raw -F %(f)s a.raw yw", "qemu-img convert -n -f raw -O %(f)s a.raw y && qemu-img compare -f raw -F %(f)s a.raw y",
+        "qemu-img convert -n --target-is-zero -f raw -O %(f)s a.raw yw", "qemu-img convert --salvage -r 100M -f raw -O %(f)s a.raw yr", "qemu-img convert -B a.raw -F raw -f raw -O %(f)s a.raw yb 2>&1 | grep -v warning",
+        "qemu-img check -r all -f %(f)s y 2>/dev/null", "qemu-img snapshot -l -f %(f)s y", "qemu-img rebase -f %(f)s -b '' y", "qemu-img resize -f %(f)s y -1M 2>/dev/null", "qemu-img map -f %(f)s -s 1M -l 1M --output=json y | sed 's/, .offset.*//; s/}]//'")]),
     "encrypted_targets": (True, RAW + [
         "qemu-img convert --object secret,id=s,data=abc -f raw -O luks -o key-secret=s,iter-time=10 a.raw l",
         "qemu-img compare --object secret,id=s,data=abc --image-opts driver=raw,file.filename=a.raw driver=luks,file.filename=l,key-secret=s",

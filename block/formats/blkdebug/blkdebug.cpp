@@ -7,6 +7,7 @@
 #include <algorithm>
 #include <bit>
 #include <cerrno>
+#include <cstdio>
 #include <cstring>
 #include <fstream>
 #include <memory>
@@ -276,6 +277,8 @@ Task<void> Blkdebug::event(BlkdebugEvent event) {
     suspended->tag = stop->tag;
     breakpoints_.erase(stop);
     suspended_.push_back(suspended);
+    // Part of the output of a test, as QEMU prints it.
+    std::printf("blkdebug: Suspended request '%s'\n", suspended->tag.c_str());
     while (!suspended->resumed) co_await suspended->changed.wait();
 }
 
@@ -301,6 +304,7 @@ Result<void> Blkdebug::resume(std::string const& tag) {
     if (found == suspended_.end()) return Error(fmt::format("No request is suspended under '{}'", tag), ENOENT);
     std::shared_ptr<Suspended> one = *found;
     suspended_.erase(found);
+    std::printf("blkdebug: Resuming request '%s'\n", tag.c_str());
     one->resumed = true;
     one->changed.notify_all();
     return {};

@@ -5,6 +5,7 @@
 #include "vmm/base/checked.h"
 
 #include <algorithm>
+#include <cerrno>
 
 namespace vmm::block {
 
@@ -36,6 +37,8 @@ protected:
         at.length = std::min(end * sector_bytes, size_) - at.start;
         at.device = file_.get();
         at.host_offset = layout_.data_offset + at.start;
+        if (here && at.host_offset + at.length > file_->size_bytes())
+            return Error(fmt::format("'{}': sector {} lies beyond the end of the file", file_name_, end - 1), EIO);
         return at;
     }
 

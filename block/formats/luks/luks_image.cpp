@@ -216,7 +216,8 @@ Task<Result<void>> create(BlockContext& context, CreateRequest request) {
     Result<NewLuks> made = co_await on_pool(context.pool, work);
     if (!made.ok()) co_return made.error();
     std::uint64_t const size = made->area.size() + align_up<std::uint64_t>(request.size_bytes, sector_bytes);
-    CO_TRY_ASSIGN(std::unique_ptr<BlockDevice> file, co_await create_file(context, request.filename, size));
+    CO_TRY_ASSIGN(std::unique_ptr<BlockDevice> file,
+                  co_await create_file(context, request.filename, size, request.file_options));
     ConstBytes area(made->area);
     CO_TRY(co_await write_bytes(*file, 0, area));
     Result<void> result = co_await file->flush();

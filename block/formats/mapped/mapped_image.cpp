@@ -446,7 +446,7 @@ Task<Result<BlockStatus>> MappedImage::status(std::uint64_t offset, std::uint64_
     CO_TRY_ASSIGN(BlockStatus host, co_await below->status(*status.host_offset, status.length));
     status.length = std::min(status.length, host.length);
     status.zero = host.zero;
-    status.data = host.data;
+    if (at.file_is_disk) status.data = host.data;
     co_return status;
 }
 

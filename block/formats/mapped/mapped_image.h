@@ -27,8 +27,9 @@ struct Mapping {
     BlockDevice* device = nullptr;
     std::uint64_t host_offset = 0; // of `start`
     std::string const* host_file = nullptr;
-    bool ask_file = false;    // preallocated: the file's holes tell what is zero
-    std::uint64_t cookie = 0; // compressed: the format's own word (offset and size)
+    bool ask_file = false;     // preallocated: the file's holes tell what is zero
+    bool file_is_disk = false; // and it is nothing but the disk: its holes are holes of the disk, not zeroes with room
+    std::uint64_t cookie = 0;  // compressed: the format's own word (offset and size)
 };
 
 // Where a unit that had no place of its own goes.

@@ -55,9 +55,11 @@ Task<Result<void>> create(BlockContext& context, CreateRequest request) {
     std::vector<std::uint8_t> start(header.l1_offset);
     std::memcpy(start.data(), &header, sizeof header);
     std::memcpy(start.data() + sizeof header, backing.data(), backing.size());
-    // The table is a hole.
+    // The table is a hole, or zeroes where something was before.
+    std::uint64_t const end = header.l1_offset + header.l1_entries() * 8;
     CO_TRY_ASSIGN(std::unique_ptr<BlockDevice> file,
-                  co_await create_file(context, request.filename, header.l1_offset + header.l1_entries() * 8));
+                  co_await create_file(context, request.filename, end, request.file_options));
+    CO_TRY(co_await write_zeroes(*file, 0, end, {.may_unmap = true}));
     CO_TRY(co_await write_bytes(*file, 0, start));
     Result<void> result = co_await file->flush();
     co_return result;

@@ -10,8 +10,7 @@
 namespace vmm::block::qcow {
 
 namespace {
-constexpr std::size_t max_cached_tables = 4096;
-constexpr std::uint64_t piece_entries = 64; // 512 bytes are written at once
+constexpr std::uint64_t piece_entries = 64; // of the first level: 512 bytes are written at once
 
 Bytes bytes_of(std::vector<be64>& table) {
     return {reinterpret_cast<std::uint8_t*>(table.data()), table.size() * sizeof(be64)};
@@ -35,9 +34,9 @@ std::vector<std::pair<std::uint64_t, std::uint64_t>> Tables::places() const {
 std::optional<std::uint64_t> Tables::find(std::uint64_t offset) const {
     std::uint64_t index = l1_index(offset);
     if (l1_[index] == 0) return 0;
-    auto table = tables_.find(index);
-    if (table == tables_.end()) return std::nullopt;
-    return table->second[l2_index(offset)].load();
+    auto const* table = tables_.find(index);
+    if (!table) return std::nullopt;
+    return (*table)[l2_index(offset)].load();
 }
 
 Task<Result<void>> Tables::load(std::uint64_t offset) {
@@ -49,19 +48,14 @@ Task<Result<void>> Tables::load(std::uint64_t offset) {
     if (at < sizeof(Header) || (at < l1_end && header_.l1_offset < at + bytes))
         co_return Error(fmt::format("L2 table {} at offset {:#x} lies on the header or the L1 table", index, at), EIO);
     CO_TRY(co_await read_bytes(file_, at, bytes_of(table)));
-    if (tables_.size() >= max_cached_tables)
-        std::erase_if(tables_, [this](auto const& entry) {
-            auto changed = dirty_.lower_bound({entry.first, 0});
-            return !pinned_.contains(entry.first) && (changed == dirty_.end() || changed->first != entry.first);
-        });
-    tables_.emplace(index, std::move(table)); // unless another task was faster
+    tables_.insert(index, std::move(table));
     co_return Result<void>{};
 }
 
 Task<Result<void>> Tables::pin(std::uint64_t offset) {
     std::uint64_t index = l1_index(offset);
-    pinned_.insert(index);
-    if (tables_.contains(index)) co_return Result<void>{};
+    tables_.pin(index);
+    if (tables_.find(index)) co_return Result<void>{};
     if (l1_[index] != 0) {
         Result<void> loaded = co_await load(offset);
         co_return loaded;
@@ -70,20 +64,12 @@ Task<Result<void>> Tables::pin(std::uint64_t offset) {
     end_ = align_up(end_, header_.cluster_bytes());
     l1_[index] = end_;
     end_ += bytes;
-    tables_.emplace(index, Table(header_.l2_entries()));
-    for (std::uint64_t piece = 0; piece * piece_entries < header_.l2_entries(); ++piece) dirty_.insert({index, piece});
+    tables_.insert_new(index, Table(header_.l2_entries()));
     dirty_l1_.insert(index / piece_entries);
     co_return Result<void>{};
 }
 
-void Tables::set(std::uint64_t offset, std::uint64_t entry) {
-    std::uint64_t index = l1_index(offset);
-    auto table = tables_.find(index);
-    VMM_ASSERT(table != tables_.end());
-    table->second[l2_index(offset)] = entry;
-    dirty_.insert({index, l2_index(offset) / piece_entries});
-    if (auto pin = pinned_.find(index); pin != pinned_.end()) pinned_.erase(pin);
-}
+void Tables::set(std::uint64_t offset, std::uint64_t entry) { tables_.set(l1_index(offset), l2_index(offset), entry); }
 
 std::uint64_t Tables::append_cluster() {
     std::uint64_t at = align_up(end_, header_.cluster_bytes());
@@ -99,45 +85,38 @@ std::uint64_t Tables::append_bytes(std::uint64_t bytes) {
 
 Task<Result<void>> Tables::clear() {
     tables_.clear();
-    dirty_.clear();
     dirty_l1_.clear();
     std::ranges::fill(l1_, be64(0));
     CO_TRY(co_await write_bytes(file_, header_.l1_offset, bytes_of(l1_)));
     CO_TRY(co_await file_.flush());
     Resizable* resizable = file_.capabilities().resizable;
     if (!resizable) co_return Result<void>{};
-    ResizeRequest shorter{.new_size_bytes = header_.l1_offset + l1_.size() * sizeof(be64), .shrink_ok = true};
+    ResizeRequest shorter{
+        .new_size_bytes = header_.l1_offset + l1_.size() * sizeof(be64), .shrink_ok = true, .exact = false};
     Result<void> result = co_await resizable->resize(shorter);
     co_return result;
 }
 
 Task<Result<void>> Tables::write_back() {
-    struct Change {
-        std::uint64_t offset;
-        std::vector<be64> entries;
-    };
-    auto piece_of = [](Table const& table, std::uint64_t piece) {
-        std::uint64_t first = piece * piece_entries,
-                      last = std::min<std::uint64_t>(first + piece_entries, table.size());
-        return Table(table.begin() + std::ptrdiff_t(first), table.begin() + std::ptrdiff_t(last));
-    };
     // As they are now: what is published while we write has data that is not stable yet.
-    std::vector<Change> second, first;
-    for (auto [index, piece] : dirty_)
-        second.push_back({l1_[index] + piece * piece_entries * 8, piece_of(tables_.find(index)->second, piece)});
-    for (std::uint64_t piece : dirty_l1_)
-        first.push_back({header_.l1_offset + piece * piece_entries * 8, piece_of(l1_, piece)});
-    auto dirty = std::exchange(dirty_, {});
+    std::vector<SecondLevel<be64>::Change> second = tables_.take_changes();
+    std::vector<std::pair<std::uint64_t, Table>> first;
+    for (std::uint64_t piece : dirty_l1_) {
+        auto begin = l1_.begin() + std::ptrdiff_t(piece * piece_entries);
+        auto count = std::min<std::ptrdiff_t>(piece_entries, l1_.end() - begin);
+        first.push_back({header_.l1_offset + piece * piece_entries * sizeof(be64), Table(begin, begin + count)});
+    }
     auto dirty_l1 = std::exchange(dirty_l1_, {});
     Result<void> result = co_await file_.flush();
     for (std::size_t i = 0; result.ok() && i < second.size(); ++i)
-        result = co_await write_bytes(file_, second[i].offset, bytes_of(second[i].entries));
+        result = co_await write_bytes(file_, l1_[second[i].table] + second[i].offset_bytes(),
+                                      {second[i].data(), second[i].size_bytes()});
     if (result.ok()) result = co_await file_.flush();
     for (std::size_t i = 0; result.ok() && i < first.size(); ++i)
-        result = co_await write_bytes(file_, first[i].offset, bytes_of(first[i].entries));
+        result = co_await write_bytes(file_, first[i].first, bytes_of(first[i].second));
     if (result.ok() && !first.empty()) result = co_await file_.flush();
     if (!result.ok()) {
-        dirty_.merge(dirty);
+        tables_.put_back(second);
         dirty_l1_.merge(dirty_l1);
     }
     co_return result;

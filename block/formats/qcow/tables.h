@@ -1,9 +1,9 @@
 // The two-level table of a qcow image: the first level in memory, second levels loaded as needed; both written back.
 #pragma once
 #include "block/core/block_device.h"
+#include "block/formats/mapped/second_level.h"
 #include "block/formats/qcow/header.h"
 
-#include <map>
 #include <set>
 #include <vector>
 
@@ -27,7 +27,7 @@ public:
     // Room at the end of the file: a whole cluster, aligned, or `bytes` of compressed data.
     std::uint64_t append_cluster();
     std::uint64_t append_bytes(std::uint64_t bytes);
-    bool clean() const { return dirty_.empty() && dirty_l1_.empty(); }
+    bool clean() const { return tables_.clean() && dirty_l1_.empty(); }
     // No entry names a cluster any more, here and in the file, which ends behind the first level from now on. What
     // comes next is written behind where it ended before: places known to have been tables stay unused.
     Task<Result<void>> clear();
@@ -35,7 +35,7 @@ public:
     Task<Result<void>> write_back();
 
 private:
-    using Table = std::vector<be64>;
+    using Table = SecondLevel<be64>::Table;
     std::uint64_t l1_index(std::uint64_t offset) const { return offset >> (header_.cluster_bits + header_.l2_bits); }
     std::uint64_t l2_index(std::uint64_t offset) const {
         return (offset >> header_.cluster_bits) & (header_.l2_entries() - 1);
@@ -43,10 +43,8 @@ private:
     BlockDevice& file_;
     Header header_;
     Table l1_;
-    std::map<std::uint64_t, Table> tables_; // by index in l1_; clean ones may be dropped
-    std::multiset<std::uint64_t> pinned_;
-    std::set<std::pair<std::uint64_t, std::uint64_t>> dirty_; // (table, piece in it)
-    std::set<std::uint64_t> dirty_l1_;                        // pieces
+    SecondLevel<be64> tables_;         // by index in l1_
+    std::set<std::uint64_t> dirty_l1_; // pieces
     std::uint64_t end_ = 0;
 };
 

@@ -135,6 +135,8 @@ Task<Result<void>> Clusters::discard(std::uint64_t guest, std::uint64_t length) 
     std::uint64_t end = guest + length;
     end = end == disk_size_ ? align_up(end, g_.cluster()) : align_down(end, g_.cluster());
     if (n_.external) co_return Result<void>{}; // its places are fixed: nothing to give back
+    std::uint64_t const hides_to =
+        !store_.header().backing_file.empty() && store_.header().version >= 3 ? disk_size_ : 0;
     for (std::uint64_t cluster = align_up(guest, g_.cluster()); cluster < end;) {
         CO_TRY(co_await store_.relieve());
         RangeLocks::Hold hold = co_await allocating_.lock(cluster, g_.cluster());
@@ -142,15 +144,18 @@ Task<Result<void>> Clusters::discard(std::uint64_t guest, std::uint64_t length) 
         if (!table) {
             CO_TRY_ASSIGN(table, co_await store_.l2_for_read(cluster));
         }
-        if (!table) {
+        bool const below = !store_.header().backing_file.empty() && cluster < disk_size_;
+        bool const hides = cluster < hides_to; // discarded is zero, also where only the backing file has data
+        if (!table && !hides) {
             cluster = align_down(cluster, g_.l2_coverage()) + g_.l2_coverage();
             continue;
         }
         std::uint64_t const index = g_.l2_index(cluster);
-        L2Entry old = load_l2_entry(table->bytes.data(), index, g_.extended);
-        bool const below = !store_.header().backing_file.empty() && cluster < disk_size_;
-        bool const possible = check_entry(old, cluster).ok() && (old.compressed() || has_host_cluster(old, false)) &&
-                              !(below && store_.header().version < 3);
+        L2Entry old = table ? load_l2_entry(table->bytes.data(), index, g_.extended) : L2Entry{};
+        bool const stored = old.compressed() || has_host_cluster(old, false);
+        bool const shows = !stored && (g_.extended ? old.bitmap != ~0ull << 32 : !(old.descriptor & entry_zero));
+        bool const possible =
+            check_entry(old, cluster).ok() && ((stored && !(below && store_.header().version < 3)) || (hides && shows));
         if (possible) {
             Result<TableRef> loaded = co_await store_.l2_for_write(cluster);
             if (!loaded.ok()) co_return co_await store_.note_corruption(loaded.error());
@@ -186,10 +191,10 @@ Task<Result<void>> Clusters::preallocate(std::uint64_t guest, std::uint64_t leng
                 continue;
             }
             std::uint64_t host = (place.host + (i << g_.cluster_bits)) | entry_copied;
-            L2Entry entry = g_.extended ? L2Entry{host, 0xffffffffu} : L2Entry{host, 0};
-            if (!place.fresh && !n_.external) // its old content must not show
-                entry = g_.extended ? L2Entry{host, ~0ull << 32}
-                                    : L2Entry{host | (store_.header().version >= 3 ? entry_zero : 0), 0};
+            // Subclusters stay what they are: a backing file shows through those that hold nothing yet.
+            L2Entry entry{host, have.bitmap};
+            if (!g_.extended && !place.fresh && !n_.external && store_.header().version >= 3)
+                entry.descriptor |= entry_zero; // its old content must not show
             store_.set_l2_entry(*table, index + i, entry);
         }
         at += place.clusters << g_.cluster_bits;

@@ -115,9 +115,14 @@ Task<Result<void>> Store::run_commit() {
 }
 
 Task<Result<void>> Store::write_pass(Pass& pass) {
+    DebugEvents* const debug = file().capabilities().debug;
+    if (debug && !pass.refcount_blocks.empty()) co_await debug->event(BlkdebugEvent::refblock_update_part);
     CO_TRY(co_await write_tables(refcounts_.blocks(), pass.refcount_blocks, Area::refcount_block));
     CO_TRY(co_await flush_files());
     if (pass.refcount_table) {
+        if (debug)
+            co_await debug->event(pass.refcount_table_moved ? BlkdebugEvent::refblock_alloc_write_table
+                                                            : BlkdebugEvent::refblock_alloc_hookup);
         CO_TRY(co_await write_table_array(pass.refcount_table_entries, pass.refcount_table_offset,
                                           pass.refcount_table_moved ? pass.refcount_table_room : 0));
         CO_TRY(co_await file().flush());
@@ -130,10 +135,14 @@ Task<Result<void>> Store::write_pass(Pass& pass) {
         // Behind the end of the file nothing stale can follow the entries.
         std::uint64_t room = align_up<std::uint64_t>(pass.l1_entries.size() * 8, geometry_.cluster()) / 8;
         if (pass.l1_offset >= file().size_bytes()) room = 0;
+        if (debug) co_await debug->event(pass.l1_moved ? BlkdebugEvent::l1_grow_write_table : BlkdebugEvent::l1_update);
         CO_TRY(co_await write_table_array(pass.l1_entries, pass.l1_offset, pass.l1_moved ? room : 0));
         CO_TRY(co_await file().flush());
     }
     if (!pass.header.empty()) {
+        if (debug)
+            co_await debug->event(pass.l1_moved ? BlkdebugEvent::l1_grow_activate_table
+                                                : BlkdebugEvent::refblock_alloc_switch_table);
         ConstBytes fixed(pass.header);
         CO_TRY(co_await write_bytes(file(), 0, fixed));
         CO_TRY(co_await file().flush());

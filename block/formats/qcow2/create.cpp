@@ -35,8 +35,6 @@ constexpr OptionSpec options_table[] = {
     {"data_file_raw", OptionType::boolean, "The external data file must stay valid as a raw image", {}, true},
     {"lazy_refcounts", OptionType::boolean, "Postpone refcount updates", "off", true},
     {"refcount_bits", OptionType::number, "Width of a reference count entry in bits", "16", true},
-    {"nocow", OptionType::boolean, "Turn off copy-on-write (valid only on btrfs)"},
-    {"extent_size_hint", OptionType::size, "Extent size hint for the image file, 0 to disable"},
 };
 
 Result<void> take_version_features(Header& h, OptionValues const& options) {
@@ -130,9 +128,14 @@ Task<Result<void>> create_image(BlockContext& context, CreateRequest request) {
     CO_TRY_ASSIGN(Header header, header_from_options(request.options));
     std::string mode = request.options.text_or("preallocation", "off");
     CO_TRY_ASSIGN(Preallocation preallocation, parse_preallocation(mode));
+    // Readers that do not know of the data file's format find every cluster in its place.
+    bool const raw_data = (header.autoclear & autoclear_raw_data_file) != 0;
+    if (raw_data && preallocation == Preallocation::off) preallocation = Preallocation::metadata;
     if (preallocation != Preallocation::off && !header.backing_file.empty() && !header.extended_l2())
         co_return error("Backing file and preallocation can only be used at the same time if extended_l2 is on");
     CO_TRY_ASSIGN(CryptMethod method, requested_encryption(request.options));
+    if (request.options.has("data_file") && header.data_file.empty())
+        co_return error("Could not create '': No such file or directory");
     if (method != CryptMethod::none && request.options.text_or("encrypt.key-secret", "").empty())
         co_return error("Parameter 'encrypt.key-secret' is required for cipher");
     std::uint64_t const size = align_up<std::uint64_t>(request.size_bytes, 512);
@@ -140,9 +143,10 @@ Task<Result<void>> create_image(BlockContext& context, CreateRequest request) {
         co_return Error("The image size is too large for file format 'qcow2' (try using a larger cluster size)", EFBIG);
     if (header.external_data()) {
         std::string name = resolve_backing_filename(request.filename, header.data_file);
-        CO_TRY_ASSIGN(std::unique_ptr<BlockDevice> data, co_await create_file(context, name));
+        CO_TRY_ASSIGN(std::unique_ptr<BlockDevice> data, co_await create_file(context, name, 0, request.file_options));
     }
-    CO_TRY_ASSIGN(std::unique_ptr<BlockDevice> file, co_await create_file(context, request.filename));
+    CO_TRY_ASSIGN(std::unique_ptr<BlockDevice> file,
+                  co_await create_file(context, request.filename, 0, request.file_options));
     CO_TRY(co_await write_empty_image(*file, header));
     FormatOpenArgs args{context, std::move(file), request.filename, {}};
     args.options.cache = request.cache;

@@ -61,6 +61,7 @@ Task<Result<Encryption>> open_encryption(Store& store, OpenOptions const& option
 Result<CryptMethod> requested_encryption(OptionValues const& options) {
     std::string format = options.text_or("encrypt.format", "");
     if (TRY(options.boolean("encryption", false)) && format.empty()) format = "aes";
+    if (format.empty() && !options.sub("encrypt").empty()) return error("Parameter 'encrypt.format' is missing");
     if (format.empty()) return CryptMethod::none;
     if (format == "aes") return CryptMethod::aes;
     if (format == "luks") return CryptMethod::luks;

@@ -56,7 +56,7 @@ Capabilities Qcow2Image::capabilities() {
                         .info = this,
                         .amendable = this,
                         .backing_link = this,
-                        .bitmaps = bitmaps_.get(),
+                        .bitmaps = store_->header().version >= 3 ? bitmaps_.get() : nullptr,
                         .emptyable = this,
                         .debug = store_->file().capabilities().debug};
 }

@@ -7,7 +7,7 @@
 namespace vmm::block::qcow2 {
 
 Refcounts::Refcounts(BlockDevice& file, Header& header, AreaMap& areas, std::size_t max_blocks)
-    : file_(file), header_(header), geometry_(header), areas_(areas),
+    : file_(file), header_(header), geometry_(header), areas_(areas), debug_(file.capabilities().debug),
       blocks_(file, std::uint32_t(geometry_.cluster()), max_blocks, BlkdebugEvent::refblock_load) {
     fresh_from_ = file.limits().growable ? div_ceil(file.size_bytes(), geometry_.cluster()) : ~0ull;
 }
@@ -21,7 +21,7 @@ Task<Result<void>> Refcounts::load() {
     std::size_t entries = (std::uint64_t(header_.refcount_table_clusters) << g().cluster_bits) / 8;
     std::vector<std::uint8_t> raw(entries * 8);
     Bytes all(raw);
-    if (DebugEvents* debug = file_.capabilities().debug) co_await debug->event(BlkdebugEvent::reftable_load);
+    if (debug_) co_await debug_->event(BlkdebugEvent::reftable_load);
     Result<void> result = co_await read_bytes(file_, header_.refcount_table_offset, all);
     if (!result.ok()) co_return result.error().with_prefix("Could not read the reference count table");
     table_.resize(entries);
@@ -121,7 +121,7 @@ Result<void> Refcounts::claim_new(std::uint64_t cluster, std::string_view what) 
 }
 
 std::optional<Extent> Refcounts::try_allocate(std::uint64_t wanted) {
-    if (alloc_mutex_.locked()) return std::nullopt;
+    if (alloc_mutex_.locked() || debug_) return std::nullopt;
     return take_free(wanted);
 }
 
@@ -175,6 +175,7 @@ Task<Result<TableRef>> Refcounts::open_block(std::uint64_t index) {
 
 Task<Result<Extent>> Refcounts::allocate(std::uint64_t wanted) {
     AsyncLock lock = co_await alloc_mutex_.lock();
+    if (debug_) co_await debug_->event(BlkdebugEvent::refblock_alloc);
     for (;;) {
         if (auto extent = take_free(wanted)) {
             lock.unlock();

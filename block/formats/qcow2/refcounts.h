@@ -91,6 +91,7 @@ private:
     Header& header_;
     Geometry geometry_;
     AreaMap& areas_;
+    DebugEvents* debug_; // the file's, or null
     TableCache blocks_;
     std::vector<std::uint64_t> table_; // host order
     bool table_dirty_ = false, table_moved_ = false;

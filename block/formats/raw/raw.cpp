@@ -2,6 +2,7 @@
 
 #include "block/core/capabilities.h"
 #include "block/core/debug_events.h"
+#include "vmm/base/checked.h"
 
 #include <sys/stat.h>
 
@@ -21,7 +22,6 @@ constexpr OptionSpec open_options[] = {
 
 constexpr OptionSpec create_options[] = {
     {"size", OptionType::size, "Virtual disk size"},
-    {"preallocation", OptionType::string, "Preallocation mode (allowed values: off, falloc, full)"},
 };
 
 // A window [offset, offset + size) of its file; the whole of it unless options say otherwise.
@@ -44,8 +44,11 @@ public:
         if (stat(name_.c_str(), &status) < 0) return error_from_errno(errno, "Could not examine '{}'", name_);
         return std::uint64_t(status.st_blocks) * 512;
     }
+    // Disks are whole sectors: what lacks of the last one in a file reads as zeroes.
     std::uint64_t size_bytes() const override {
-        return fixed_size_ ? *fixed_size_ : file_->size_bytes() - std::min(start_, file_->size_bytes());
+        if (fixed_size_) return *fixed_size_;
+        std::uint64_t const rest = file_->size_bytes() - std::min(start_, file_->size_bytes());
+        return file_->limits().growable ? align_up(rest, sector_bytes) : rest;
     }
     bool read_only() const override { return file_->read_only(); }
     Limits limits() const override {
@@ -158,16 +161,9 @@ Task<Result<std::unique_ptr<Image>>> open(FormatOpenArgs args) {
 }
 
 Task<Result<void>> create(BlockContext& context, CreateRequest request) {
-    std::string mode = request.options.text_or("preallocation", "off");
-    CO_TRY_ASSIGN(Preallocation preallocation, parse_preallocation(mode));
-    if (preallocation == Preallocation::metadata) co_return error("Unsupported preallocation mode: metadata");
-    bool preallocate = preallocation != Preallocation::off;
     CO_TRY_ASSIGN(std::unique_ptr<BlockDevice> file,
-                  co_await create_file(context, request.filename, preallocate ? 0 : request.size_bytes));
-    if (!preallocate) co_return Result<void>{};
-    ResizeRequest resize{.new_size_bytes = request.size_bytes, .preallocation = preallocation};
-    Result<void> result = co_await file->capabilities().resizable->resize(resize);
-    co_return result;
+                  co_await create_file(context, request.filename, request.size_bytes, request.file_options));
+    co_return Result<void>{};
 }
 
 Result<Format::Measure> measure(std::uint64_t size, std::uint64_t, OptionValues const&) {

@@ -36,7 +36,8 @@ Task<Result<void>> create(BlockContext& context, CreateRequest request) {
     header.blocks_allocated = is_static ? blocks : 0;
     header.image_id = random_uuid();
     header.last_snapshot_id = random_uuid();
-    CO_TRY_ASSIGN(std::unique_ptr<BlockDevice> file, co_await create_file(context, request.filename));
+    CO_TRY_ASSIGN(std::unique_ptr<BlockDevice> file,
+                  co_await create_file(context, request.filename, 0, request.file_options));
     std::vector<std::uint8_t> start(sizeof header + map_bytes, 0);
     std::memcpy(start.data(), &header, sizeof header);
     for (std::uint32_t i = 0; i < blocks; ++i) {

@@ -54,13 +54,14 @@ Result<Plan> make_plan(CreateRequest const& request) {
     if (request.size_bytes > max_disk_bytes) return error("Image size too large; max of 64TB");
     plan.disk.size = align_up<std::uint64_t>(request.size_bytes, 512);
     plan.disk.sector_bytes = 512;
-    std::uint64_t log = align_up<std::uint64_t>(std::max<std::uint64_t>(TRY(o.size("log_size", MiB)), MiB), MiB);
+    std::uint64_t const log = TRY(o.size("log_size", MiB));
+    if (log == 0) return error("Log size must be a multiple of 1 MB");
     if (log > max_log_bytes) return error("Log size must be at most {} bytes", max_log_bytes);
-    plan.log_bytes = std::uint32_t(log);
+    plan.log_bytes = std::uint32_t(align_up<std::uint64_t>(log, MiB));
     std::uint64_t block = TRY(o.size("block_size", 0));
     if (block == 0) block = automatic_block_bytes(plan.disk.size);
-    if (!is_power_of_two(block) || block < min_block_bytes || block > max_block_bytes)
-        return error("Block size must be a power of two from 1 MiB to 256 MiB (it is {})", block);
+    block = block > max_block_bytes ? max_block_bytes : align_up<std::uint64_t>(block, min_block_bytes);
+    if (!is_power_of_two(block)) return error("Block size must be a power of two");
     plan.disk.block_bytes = std::uint32_t(block);
     std::uint64_t bat = std::max<std::uint64_t>(1, plan.disk.bat_entries()) * sizeof(le64);
     plan.bat_bytes = std::uint32_t(align_up<std::uint64_t>(bat, MiB));
@@ -123,7 +124,8 @@ Task<Result<void>> write_bat(BlockDevice& file, Plan plan) {
 Task<Result<void>> create_vhdx(BlockContext& context, CreateRequest request) {
     CO_TRY_ASSIGN(Plan plan, make_plan(request));
     CO_TRY_ASSIGN(std::unique_ptr<BlockDevice> file,
-                  co_await create_file(context, request.filename, plan.data_offset()));
+                  co_await create_file(context, request.filename, plan.data_offset(), request.file_options));
+    CO_TRY(co_await write_zeroes(*file, 0, plan.data_offset(), {.may_unmap = true}));
     std::vector<std::uint8_t> identifier(64 << 10);
     std::memcpy(identifier.data(), file_signature.data(), file_signature.size());
     identifier[8] = 'v'; // the creator, in UTF-16

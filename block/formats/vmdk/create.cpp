@@ -137,11 +137,13 @@ Task<Result<void>> write_text(BlockDevice& file, std::uint64_t offset, std::stri
     co_return result;
 }
 
-Task<Result<void>> create_monolithic(BlockContext& context, std::string filename, Plan plan, std::uint64_t sectors) {
+Task<Result<void>> create_monolithic(BlockContext& context, CreateRequest const& request, Plan plan,
+                                     std::uint64_t sectors) {
+    std::string const& filename = request.filename;
     std::string base = filename.substr(filename.rfind('/') + 1);
     std::string text = descriptor_text(plan, fmt::format("RW {} SPARSE \"{}\"\n", sectors, base), sectors);
     if (text.size() > descriptor_sectors * sector_bytes) co_return error("The descriptor is too long");
-    CO_TRY_ASSIGN(std::unique_ptr<BlockDevice> file, co_await create_file(context, filename));
+    CO_TRY_ASSIGN(std::unique_ptr<BlockDevice> file, co_await create_file(context, filename, 0, request.file_options));
     std::vector<std::uint8_t> start = sparse_start(plan, sectors);
     std::memcpy(start.data() + descriptor_sector * sector_bytes, text.data(), text.size());
     CO_TRY(co_await write_bytes(*file, 0, start));
@@ -150,9 +152,10 @@ Task<Result<void>> create_monolithic(BlockContext& context, std::string filename
 }
 
 Task<Result<void>> create_extent_file(BlockContext& context, std::string filename, Plan const& plan,
-                                      std::uint64_t sectors) {
-    CO_TRY_ASSIGN(std::unique_ptr<BlockDevice> file,
-                  co_await create_file(context, filename, plan.flat() ? sectors * sector_bytes : 0));
+                                      std::uint64_t sectors, OptionValues options) {
+    CO_TRY_ASSIGN(
+        std::unique_ptr<BlockDevice> file,
+        co_await create_file(context, filename, plan.flat() ? sectors * sector_bytes : 0, std::move(options)));
     if (plan.flat()) co_return Result<void>{};
     std::vector<std::uint8_t> start = sparse_start(plan, sectors);
     CO_TRY(co_await write_bytes(*file, 0, start));
@@ -170,12 +173,12 @@ Task<Result<void>> create(BlockContext& context, CreateRequest request) {
         CO_TRY_ASSIGN(plan.parent_cid, co_await parent_cid(context, request.filename, plan.backing));
     }
     if (!plan.flat() && !plan.split()) {
-        Result<void> one = co_await create_monolithic(context, request.filename, plan, sectors);
+        Result<void> one = co_await create_monolithic(context, request, plan, sectors);
         co_return one;
     }
     std::size_t slash = request.filename.rfind('/') + 1, dot = request.filename.rfind('.');
     std::string stem = dot == std::string::npos || dot < slash ? request.filename : request.filename.substr(0, dot);
-    std::string suffix = stem.size() == request.filename.size() ? ".vmdk" : request.filename.substr(dot);
+    std::string suffix = request.filename.substr(stem.size());
     std::uint64_t step = plan.split() ? two_gib / sector_bytes : std::max<std::uint64_t>(sectors, 1);
     if (div_ceil(sectors, step) > max_extents)
         co_return error("An image of this size needs more than {} extents", max_extents);
@@ -184,12 +187,13 @@ Task<Result<void>> create(BlockContext& context, CreateRequest request) {
         std::uint64_t n = std::min(step, sectors - at);
         std::string name = plan.split() ? fmt::format("{}-{}{:03}{}", stem, plan.flat() ? 'f' : 's', number, suffix)
                                         : fmt::format("{}-flat{}", stem, suffix);
-        CO_TRY(co_await create_extent_file(context, name, plan, n));
+        CO_TRY(co_await create_extent_file(context, name, plan, n, request.file_options));
         lines += fmt::format("RW {} {} \"{}\"{}\n", n, plan.flat() ? "FLAT" : "SPARSE", name.substr(slash),
                              plan.flat() ? " 0" : "");
     }
     std::string text = descriptor_text(plan, lines, sectors);
-    CO_TRY_ASSIGN(std::unique_ptr<BlockDevice> file, co_await create_file(context, request.filename));
+    CO_TRY_ASSIGN(std::unique_ptr<BlockDevice> file,
+                  co_await create_file(context, request.filename, 0, request.file_options));
     Result<void> result = co_await write_text(*file, 0, text);
     co_return result;
 }

@@ -8,8 +8,6 @@
 namespace vmm::block::vmdk {
 
 namespace {
-constexpr std::size_t max_cached_tables = 8192; // 16 MiB with 512 entries each
-constexpr std::uint64_t entries_per_sector = sector_bytes / sizeof(le32);
 
 template <class T> Bytes bytes_of(T& object) { return {reinterpret_cast<std::uint8_t*>(&object), sizeof object}; }
 } // namespace
@@ -133,9 +131,9 @@ Result<std::optional<Mapping>> Extent::find(std::uint64_t offset) const {
     at.length = std::min(grain_bytes, start + length - at.start);
     std::uint64_t index = in / table_span();
     if (index >= directory_.size() || directory_[index] == 0) return at; // no table: nothing stored
-    auto table = tables_.find(index);
-    if (table == tables_.end()) return std::optional<Mapping>();
-    std::uint32_t entry = table->second[in % table_span() / grain_bytes];
+    auto const* table = tables_.find(index);
+    if (!table) return std::optional<Mapping>();
+    std::uint32_t entry = (*table)[in % table_span() / grain_bytes];
     if (entry == 0) return at;
     if (entry == gte_zeroed && zeroed_grains) {
         at.kind = Mapping::Kind::zero;
@@ -169,12 +167,7 @@ Task<Result<std::vector<le32>>> Extent::read_table(std::uint64_t index) {
 Task<Result<void>> Extent::load_table(std::uint64_t offset) {
     std::uint64_t index = (offset - start) / table_span();
     CO_TRY_ASSIGN(Table table, co_await read_table(index));
-    if (tables_.size() >= max_cached_tables)
-        std::erase_if(tables_, [this](auto const& entry) {
-            auto changed = dirty_.lower_bound({entry.first, 0});
-            return !pinned_.contains(entry.first) && (changed == dirty_.end() || changed->first != entry.first);
-        });
-    tables_.emplace(index, std::move(table)); // unless another task was faster
+    tables_.insert(index, std::move(table));
     co_return Result<void>{};
 }
 
@@ -184,8 +177,8 @@ Task<Result<void>> Extent::pin_table(std::uint64_t offset) {
         co_return Error(fmt::format("'{}' has no grain table for sector {}: it cannot be written there", filename,
                                     offset / sector_bytes),
                         ENOTSUP);
-    pinned_.insert(index);
-    if (!tables_.contains(index)) {
+    tables_.pin(index);
+    if (!tables_.find(index)) {
         CO_TRY(co_await load_table(offset));
     }
     co_return Result<void>{};
@@ -198,16 +191,11 @@ std::uint64_t Extent::append(std::uint64_t bytes) {
 }
 
 void Extent::set_entry(std::uint64_t offset, std::uint32_t sector) {
-    std::uint64_t in = offset - start, index = in / table_span(), entry = in % table_span() / grain_bytes;
-    auto table = tables_.find(index);
-    VMM_ASSERT(table != tables_.end());
-    table->second[entry] = sector;
-    if (auto pin = pinned_.find(index); pin != pinned_.end()) pinned_.erase(pin);
-    dirty_.insert({index, entry / entries_per_sector});
+    std::uint64_t in = offset - start;
+    tables_.set(in / table_span(), in % table_span() / grain_bytes, sector);
 }
 
-Task<Result<void>> Extent::write_sector(std::uint64_t table, std::uint64_t sector, ConstBytes bytes) {
-    std::uint64_t at = sector * sector_bytes;
+Task<Result<void>> Extent::write_sector(std::uint64_t table, std::uint64_t at, ConstBytes bytes) {
     // The second copy first: the first is the one that is read.
     if (!redundant_.empty() && redundant_[table] != 0) {
         CO_TRY(co_await write_bytes(*device, std::uint64_t(redundant_[table]) * sector_bytes + at, bytes));
@@ -217,25 +205,14 @@ Task<Result<void>> Extent::write_sector(std::uint64_t table, std::uint64_t secto
 }
 
 Task<Result<void>> Extent::write_back() {
-    struct Change {
-        std::uint64_t table, sector;
-        std::vector<std::uint8_t> bytes;
-    };
     // As they are now: what is published while we write has data that is not stable yet.
-    std::vector<Change> changes;
-    for (auto [index, sector] : dirty_) {
-        auto entries = reinterpret_cast<std::uint8_t const*>(tables_.find(index)->second.data());
-        std::uint64_t first = sector * sector_bytes;
-        std::uint64_t part = std::min<std::uint64_t>(sector_bytes, entries_ * sizeof(le32) - first);
-        changes.push_back({index, sector, {entries + first, entries + first + part}});
-    }
-    dirty_.clear();
+    std::vector<SecondLevel<le32>::Change> changes = tables_.take_changes();
     Result<void> result = co_await device->flush();
     for (std::size_t i = 0; result.ok() && i < changes.size(); ++i)
-        result = co_await write_sector(changes[i].table, changes[i].sector, changes[i].bytes);
+        result = co_await write_sector(changes[i].table, changes[i].offset_bytes(),
+                                       {changes[i].data(), changes[i].size_bytes()});
     if (result.ok() && !changes.empty()) result = co_await device->flush();
-    if (!result.ok())
-        for (Change const& change : changes) dirty_.insert({change.table, change.sector});
+    if (!result.ok()) tables_.put_back(changes);
     co_return result;
 }
 
@@ -244,10 +221,10 @@ Task<Result<void>> Extent::check(CheckReport& report, std::function<void(std::st
     std::set<std::uint32_t> seen;
     for (std::uint64_t index = 0; index < directory_.size(); ++index) {
         if (directory_[index] == 0) continue;
-        auto cached = tables_.find(index);
+        auto const* cached = tables_.find(index);
         Table table;
-        if (cached != tables_.end()) {
-            table = cached->second;
+        if (cached) {
+            table = *cached;
         } else {
             CO_TRY_ASSIGN(table, co_await read_table(index));
         }

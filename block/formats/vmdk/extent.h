@@ -2,11 +2,10 @@
 #pragma once
 #include "block/core/block_device.h"
 #include "block/formats/mapped/mapped_image.h"
+#include "block/formats/mapped/second_level.h"
 #include "block/formats/vmdk/header.h"
 
-#include <map>
 #include <memory>
-#include <set>
 #include <string>
 #include <vector>
 
@@ -16,7 +15,7 @@ enum class ExtentKind : std::uint8_t { flat, zero, sparse };
 
 class Extent {
 public:
-    using Table = std::vector<le32>;
+    using Table = SecondLevel<le32>::Table;
 
     ExtentKind kind = ExtentKind::flat;
     std::string filename;                // resolved
@@ -43,7 +42,7 @@ public:
     // The entry of the grain at `offset` says `sector` from now on. Its table is pinned, or in memory since
     // find().
     void set_entry(std::uint64_t offset, std::uint32_t sector);
-    bool clean() const { return dirty_.empty(); }
+    bool clean() const { return tables_.clean(); }
     // Data made stable, then both copies of changed tables, then those.
     Task<Result<void>> write_back();
     // Findings about every table.
@@ -55,15 +54,13 @@ private:
     Task<Result<void>> read_directory(std::uint64_t sector, std::vector<le32>& directory, std::string_view what);
     Result<void> check_header(SparseHeader const& header) const;
     Task<Result<std::vector<le32>>> read_table(std::uint64_t index);
-    Task<Result<void>> write_sector(std::uint64_t table, std::uint64_t sector, ConstBytes bytes);
+    Task<Result<void>> write_sector(std::uint64_t table, std::uint64_t at, ConstBytes bytes);
 
     std::uint64_t directory_sector_ = 0;
-    std::uint64_t entries_ = 512;                             // of a table
-    std::vector<le32> directory_, redundant_;                 // sectors of tables; redundant_ may be empty
-    std::map<std::uint64_t, Table> tables_;                   // by index; clean ones may be dropped
-    std::set<std::pair<std::uint64_t, std::uint64_t>> dirty_; // (table, sector in it)
-    std::multiset<std::uint64_t> pinned_;                     // tables about to change
-    std::uint64_t end_ = 0;                                   // where the next grain goes, in bytes
+    std::uint64_t entries_ = 512;             // of a table
+    std::vector<le32> directory_, redundant_; // sectors of tables; redundant_ may be empty
+    SecondLevel<le32> tables_;
+    std::uint64_t end_ = 0; // where the next grain goes, in bytes
 };
 
 } // namespace vmm::block::vmdk

@@ -30,7 +30,8 @@ Capabilities VmdkImage::capabilities() {
     Capabilities can = MappedImage::capabilities();
     can.checkable = this;
     can.emptyable = read_only_ ? nullptr : this;
-    can.compressed = stream_ && !read_only_ && parts_.extents.size() == 1 ? this : nullptr;
+    // Where grains are not compressed, they are written as they are.
+    can.compressed = !read_only_ && (!stream_ || parts_.extents.size() == 1) ? this : nullptr;
     return can;
 }
 

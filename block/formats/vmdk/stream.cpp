@@ -73,6 +73,10 @@ Task<Result<void>> VmdkImage::write_stream(std::uint64_t offset, ConstIoSpans fr
 
 Task<Result<void>> VmdkImage::write_compressed(std::uint64_t offset, ConstIoSpans from) {
     CO_TRY(check_range(offset, from.size_bytes(), size_));
+    if (!stream_) {
+        Result<void> plain = co_await write(offset, from, Durability::cached);
+        co_return plain;
+    }
     if (offset % unit_) co_return Error("Compressed writes must be whole grains", EINVAL);
     CO_TRY(co_await before_first_write());
     Result<void> result = co_await write_stream(offset, from);
@@ -80,6 +84,10 @@ Task<Result<void>> VmdkImage::write_compressed(std::uint64_t offset, ConstIoSpan
 }
 
 Task<Result<void>> VmdkImage::finish_compressed() {
+    if (!stream_) {
+        Result<void> flushed = co_await flush();
+        co_return flushed;
+    }
     Extent& extent = *parts_.extents[0];
     std::vector<std::uint8_t> end_of_stream(sector_bytes); // a marker of zeroes
     CO_TRY(co_await write_bytes(*extent.device, extent.append(sector_bytes), end_of_stream));

@@ -19,11 +19,11 @@ constexpr OptionSpec open_options[] = {
 
 constexpr OptionSpec create_options[] = {
     {"size", OptionType::size, "Virtual disk size"},
+    {"subformat", OptionType::string,
+     "Type of virtual hard disk format. Supported formats are {dynamic (default) | fixed} "},
     {"force_size", OptionType::boolean,
      "Force disk size calculation to use the actual size specified, rather than using the nearest CHS-based "
      "calculation"},
-    {"subformat", OptionType::string,
-     "Type of virtual hard disk format. Supported formats are {dynamic (default) | fixed} "},
 };
 constexpr std::int64_t epoch_2000 = 946684800;
 
@@ -83,7 +83,8 @@ Task<Result<void>> create(BlockContext& context, CreateRequest request) {
     bool fixed = subformat == "fixed";
     CO_TRY_ASSIGN(Footer footer, make_footer(request.size_bytes, force_size, fixed));
     std::uint64_t size = footer.current_size;
-    CO_TRY_ASSIGN(std::unique_ptr<BlockDevice> file, co_await create_file(context, request.filename, fixed ? size : 0));
+    CO_TRY_ASSIGN(std::unique_ptr<BlockDevice> file,
+                  co_await create_file(context, request.filename, fixed ? size : 0, request.file_options));
     if (fixed) {
         ConstBytes bytes(reinterpret_cast<std::uint8_t const*>(&footer), sizeof footer);
         CO_TRY(co_await write_bytes(*file, size, bytes));

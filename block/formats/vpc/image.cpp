@@ -33,7 +33,7 @@ Result<std::optional<Mapping>> VpcImage::find(std::uint64_t offset) {
     if (fixed()) {
         at.kind = Mapping::Kind::data;
         at.length = size_;
-        at.ask_file = true;
+        at.ask_file = at.file_is_disk = true;
         return at;
     }
     std::uint64_t index = offset / unit_;

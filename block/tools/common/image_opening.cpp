@@ -32,7 +32,7 @@ Task<Result<std::unique_ptr<Image>>> open_for_tool(Tool& tool, ImageRequest requ
     if (request.discard) options.discard = DiscardMode::unmap;
     Result<std::unique_ptr<Image>> opened = co_await open_image(tool.context(), options);
     if (!opened.ok()) co_return opened.error().with_prefix(fmt::format("Could not open '{}'", request.name));
-    if ((*opened)->probed_raw() && request.writable) {
+    if ((*opened)->probed_raw() && request.writable && !request.quiet_probe) {
         std::fflush(stdout);
         std::fprintf(stderr, "%s\n", raw_probe_warning(request.name).c_str());
     }

@@ -20,7 +20,8 @@ struct ImageRequest {
     bool no_io = false;
     bool discard = false; // discards reach the host
     AioEngine aio = AioEngine::automatic;
-    OptionValues extra = {}; // driver options beside those in the name
+    bool quiet_probe = false; // no warning about a guess
+    OptionValues extra = {};  // driver options beside those in the name
 };
 
 // "Could not open 'NAME': ..." in front of the factory's message. Warns when an image opened for writing was guessed to

@@ -20,7 +20,7 @@ constexpr Nanoseconds quiet_time = nanoseconds_per_second, redraw_time = nanosec
 
 Progress::Progress(Setup setup)
     : setup_(setup), on_terminal_(!setup.printed && !setup.quiet && isatty(STDERR_FILENO)), started_(monotonic_now()) {
-    show();
+    if (setup_.at_once) show();
 }
 
 Progress::~Progress() {
@@ -28,7 +28,10 @@ Progress::~Progress() {
     if (drawn_) std::fprintf(stderr, "\r\033[K");
 }
 
-void Progress::start(std::uint64_t total) { total_ = total; }
+void Progress::start(std::uint64_t total) {
+    total_ = total;
+    if (!setup_.at_once) show();
+}
 
 double Progress::percent() const { return total_ == 0 ? 0 : std::min(100.0, 100.0 * double(done_) / double(total_)); }
 

@@ -14,6 +14,7 @@ public:
         bool printed = false; // -p
         bool quiet = false;   // -q
         double step = 1.0;    // percent between two -p lines
+        bool at_once = true;  // the first line now; false: with start()
     };
     explicit Progress(Setup setup);
     // Ends the line.

@@ -74,7 +74,9 @@ int img_amend(Tool& tool, std::span<std::string const> words) {
     ParsedCommand parsed = parse_command(tool, words, rows);
     if (parsed.stop) return parsed.status;
     Arguments const& args = parsed.args;
-    DriverOptions options = driver_options(args);
+    Result<DriverOptions> given = driver_options(args);
+    if (!given.ok()) return tool.fail(given.error());
+    DriverOptions const options = std::move(given).value();
     if (!options.given) return tool.usage_error("Must specify options (-o)");
     if (options.help && args.has('f')) return print_amend_help(tool, *args.value('f'));
     if (args.operands().size() != 1) return tool.fail("Expecting one image file name");

@@ -31,7 +31,7 @@ public:
           left_(request.count), memory_(std::size_t(request.depth) * request.request_bytes) {}
 
     Task<Result<void>> run() {
-        if (!memory_ && r_.depth > 0) co_return error("Out of memory");
+        if (!memory_ && r_.depth > 0 && r_.request_bytes > 0) co_return error("Out of memory");
         if (memory_) std::memset(memory_.data(), r_.pattern, memory_.size());
         std::vector<Task<Result<void>>> lanes;
         for (long i = 0; i < std::min(r_.depth, r_.count); ++i) lanes.push_back(lane(std::size_t(i)));
@@ -135,15 +135,16 @@ Result<void> parse_numbers(Tool& tool, Arguments const& args, BenchRequest& requ
     if (auto const* text = args.value('o')) request.offset = TRY(parse_byte_count(tool.name(), "offset", *text));
     if (auto const* text = args.value('s')) {
         request.request_bytes = TRY(parse_byte_count(tool.name(), "buffer size", *text));
-        if (request.request_bytes == 0 || request.request_bytes > INT32_MAX)
-            return error("Invalid buffer size specified. It must be between 1 and {} bytes", INT32_MAX);
+        if (request.request_bytes > INT32_MAX)
+            return error("Invalid buffer size specified. Must be between 0 and {}.", INT32_MAX);
     }
     if (auto const* text = args.value('S')) request.step = TRY(parse_byte_count(tool.name(), "step size", *text));
+    if (request.step == 0u) request.step.reset();
     if (!request.write && request.flush_interval) return error("--flush-interval is only available in write tests");
     if (request.flush_interval && request.flush_interval < request.depth)
         return error("Flush interval can't be smaller than depth");
     constexpr std::uint64_t most_memory = std::uint64_t(4) << 30;
-    if (std::uint64_t(request.depth) > most_memory / request.request_bytes)
+    if (std::uint64_t(request.depth) > most_memory / std::max<std::uint64_t>(request.request_bytes, 1))
         return error("{} requests of {} bytes in parallel need too much memory", request.depth, request.request_bytes);
     return {};
 }

@@ -59,6 +59,10 @@ Task<Result<void>> merge(DirtyBitmaps& to, std::string into, DirtyBitmaps& from,
 
 Task<Result<void>> act(Image& image, Image* source, BitmapCommand const& command, Action action) {
     DirtyBitmaps* bitmaps = image.capabilities().bitmaps;
+    if (!bitmaps && action.name != "add") co_return error("Dirty bitmap '{}' not found", command.bitmap);
+    if (!bitmaps && image.format_name() == "qcow2")
+        co_return error("Can't make bitmap '{}' persistent in '{}': Cannot store dirty bitmaps in qcow2 v2 files",
+                        command.bitmap, image.filename());
     if (!bitmaps) co_return error("Can't store persistent bitmaps to {}: {}", image.filename(), std::strerror(ENOTSUP));
     Result<void> result;
     if (action.name == "add") {

@@ -118,7 +118,6 @@ int img_check(Tool& tool, std::span<std::string const> words) {
     request.force_share = args.has('U');
     request.cache = *cache;
     request.writable = repair != RepairMode::none;
-    request.backing = BackingChoice::none;
     request.for_check = true;
     bool quiet = args.has('q');
     Result<CheckOutcome> outcome = tool.run(check_twice(tool, request, repair, quiet, *json));

@@ -25,6 +25,7 @@ int run_img(Tool& tool, std::span<std::string const> words) {
     }
     if (words[0] == "-T" || words[0] == "--trace")
         return run_img(tool, words.subspan(std::min<std::size_t>(2, words.size())));
+    if (words[0].starts_with("--trace=")) return run_img(tool, words.subspan(1));
     if (words[0].starts_with("-")) return tool.usage_error(fmt::format("unrecognized option '{}'", words[0]));
     std::vector<std::string_view> names;
     for (ImgCommand const& command : img_commands()) {
@@ -70,9 +71,19 @@ Result<bool> wants_json(Arguments const& args) {
     return error("--output must be used with human or json as argument.");
 }
 
-DriverOptions driver_options(Arguments const& args) {
+namespace {
+// ",," is a comma within a value.
+bool is_option_list(std::string_view text) {
+    std::size_t const last = text.find_last_not_of(',');
+    std::size_t const commas = text.size() - (last == std::string_view::npos ? 0 : last + 1);
+    return !text.starts_with(',') && commas % 2 == 0;
+}
+} // namespace
+
+Result<DriverOptions> driver_options(Arguments const& args) {
     DriverOptions result;
     for (std::string const& one : args.values('o')) {
+        if (!is_option_list(one)) return error("Invalid option list: {}", one);
         result.given = true;
         if (!result.text.empty()) result.text += ',';
         result.text += one;

@@ -64,7 +64,8 @@ struct DriverOptions {
     bool help = false;
     bool given = false;
 };
-DriverOptions driver_options(Arguments const& args);
+// "Invalid option list: x" for one that begins or ends with a comma.
+Result<DriverOptions> driver_options(Arguments const& args);
 // `parse_size` errors get QEMU's explanation of suffixes appended.
 std::string size_error_text(Error const& error);
 

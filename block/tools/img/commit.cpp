@@ -19,8 +19,8 @@ constexpr std::size_t in_flight = 8;
 
 struct CommitCommand {
     ImageRequest image;
-    std::string base;  // -b; empty: the direct backing file
-    bool keep = false; // -d, -b: the image keeps its content
+    std::optional<std::string> base; // -b; else the direct backing file
+    bool keep = false;               // -d, -b: the image keeps its content
     std::uint64_t bytes_per_second = 0;
 };
 
@@ -47,12 +47,14 @@ Task<Result<Layers>> open_layers(Tool& tool, CommitCommand const& command) {
     Image* lowest = layers.top.get();
     for (unsigned depth = 0;; ++depth) {
         std::string below = lowest->full_backing_filename(), written = lowest->backing_reference().filename;
-        if (below.empty() && depth == 0) co_return error("Image does not have a backing file");
+        if (below.empty() && !command.base) co_return error("Image does not have a backing file");
         if (below.empty() || depth >= max_chain_depth)
-            co_return error("Did not find '{}' in the backing chain of '{}'", command.base, command.image.name);
+            co_return error("Did not find '{}' in the backing chain of '{}'", command.base.value_or(""),
+                            command.image.name);
         layers.base_name = below;
         layers.base_format = lowest->backing_reference().format;
-        bool found = command.base.empty() || command.base == written || canonical(command.base) == canonical(below);
+        bool found = !command.base || *command.base == written ||
+                     (!command.base->empty() && canonical(*command.base) == canonical(below));
         if (found) co_return std::move(layers);
         next = ImageRequest{.name = below, .format = layers.base_format};
         next.backing = BackingChoice::none;
@@ -156,6 +158,7 @@ Task<Result<void>> commit(Tool& tool, CommitCommand command, Progress& progress,
     below.writable = true;
     below.cache = command.image.cache;
     below.discard = true;
+    below.quiet_probe = true; // what the chain is made of was decided when it was made
     Result<std::unique_ptr<Image>> base = co_await open_for_tool(tool, below);
     Result<void> result;
     if (!base.ok()) {
@@ -188,7 +191,7 @@ int img_commit(Tool& tool, std::span<std::string const> words) {
     if (args.operands().size() != 1) return tool.usage_error("Expecting one image file name");
     Result<CacheMode> cache = parse_cache_option(args.value('t'), CacheMode::writeback);
     if (!cache.ok()) return tool.fail(cache.error());
-    command.base = args.value_or('b', "");
+    if (std::string const* base = args.value('b')) command.base = *base;
     command.keep = args.has('d') || args.has('b'); // what lies between top and base would show through
     command.image.name = args.operands()[0];
     command.image.format = args.value_or('f', "");

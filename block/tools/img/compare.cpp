@@ -201,7 +201,7 @@ int img_compare(Tool& tool, std::span<std::string const> words) {
         if (shown) shown->print_now();
     });
     constexpr double step = 2.0;
-    Progress progress({.printed = args.has('p') && !quiet, .quiet = quiet, .step = step});
+    Progress progress({.printed = args.has('p') && !quiet, .quiet = quiet, .step = step, .at_once = false});
     shown = &progress;
     Result<Verdict> verdict =
         tool.run(compare_images(tool, std::move(requests), args.has('s'), quiet, progress, interrupts));

@@ -92,11 +92,12 @@ Task<Result<void>> create_target(Tool& tool, ConvertRequest const& request, std:
     plan.backing_format = request.backing_format;
     plan.strict = request.strict;
     plan.cache = request.cache;
-    OptionValues values;
-    CO_TRY_ASSIGN(values, OptionValues::parse(request.options));
-    if (!values.has("size")) plan.size = size;
-    CO_TRY_ASSIGN(Format const* format, creatable_format(tool, plan.format));
-    CO_TRY(values.check_against(format->create_options));
+    plan.size = size; // an image is never cut short
+    plan.size_wins = true;
+    CO_TRY_ASSIGN(Creator creator, find_creator(tool, plan.format));
+    CO_TRY_ASSIGN(std::vector<OptionSpec> specs, creation_options(tool, creator, plan.filename));
+    CO_TRY_ASSIGN(OptionValues given, OptionValues::parse(plan.options));
+    CO_TRY(given.check_against(specs)); // said without a prefix
     Result<std::uint64_t> created = co_await create_image_file(tool, std::move(plan));
     if (!created.ok())
         co_return created.error().with_prefix(
@@ -131,12 +132,10 @@ Task<Result<void>> copy_bitmaps(Image& source, Image& target, bool skip_broken) 
     co_return Result<void>{};
 }
 
-// A block device keeps what was on it; so does an image that has a backing file.
-bool fresh_target_is_zero(ConvertRequest const& request) {
-    struct stat status {};
-    bool device = stat(local_path(request.target).c_str(), &status) == 0 && S_ISBLK(status.st_mode);
-    bool noise = (device && request.target_format == "raw") || request.target_format == "luks";
-    return request.target_exists ? request.target_is_zero : request.backing.empty() && !noise;
+bool fresh_target_is_zero(Tool& tool, ConvertRequest const& request) {
+    return request.target_exists
+               ? request.target_is_zero
+               : request.backing.empty() && new_image_is_zero(tool, request.target, request.target_format);
 }
 
 Task<Result<void>> check_sources(ConvertRequest const& request, Images const& sources) {
@@ -173,12 +172,7 @@ Task<Result<void>> fill_target(Tool& tool, ConvertRequest& request, Images const
     CO_TRY_ASSIGN(std::unique_ptr<Image> target, co_await open_for_tool(tool, open));
     files = co_await files_of(*target, request.target);
     Result<void> result;
-    if (target->size_bytes() < size) {
-        if (request.target_exists)
-            result = error("output file is smaller than input file");
-        else
-            size = target->size_bytes(); // -o size=... cuts the image short
-    }
+    if (target->size_bytes() < size) result = error("output file is smaller than input file");
     if (result.ok() && request.copy.compress && !target->capabilities().compressed)
         result = error("error while writing at byte 0: Operation not supported"); // the format can, this image cannot
     if (result.ok() && request.bitmaps && !target->capabilities().bitmaps)
@@ -187,7 +181,7 @@ Task<Result<void>> fill_target(Tool& tool, ConvertRequest& request, Images const
         std::vector<Image*> from;
         for (auto const& source : sources) from.push_back(source.get());
         request.copy.length = size;
-        request.copy.target_is_zero = fresh_target_is_zero(request);
+        request.copy.target_is_zero = fresh_target_is_zero(tool, request);
         if (!request.backing.empty()) request.copy.source_base = find_base(*from[0], request.backing);
         CopyJob job(tool, from, *target, request.copy, progress, interrupts);
         result = co_await job.run();
@@ -281,18 +275,14 @@ Result<void> check_combinations(Arguments const& args, ConvertRequest const& req
 Result<void> check_target_options(Tool& tool, Arguments const& args, ConvertRequest& request) {
     request.cache = TRY(parse_cache_option(args.value('t'), CacheMode::unsafe));
     if (request.target_exists) return {};
-    Result<Format const*> format = creatable_format(tool, request.target_format);
-    if (!format.ok()) return format.error();
-    auto has_option = [&](std::string_view name) {
-        return std::ranges::find((*format)->create_options, name, &OptionSpec::name) != (*format)->create_options.end();
-    };
-    if (!request.backing.empty() && !has_option("backing_file"))
+    Creator const creator = TRY(find_creator(tool, request.target_format));
+    if (!request.backing.empty() && !creator.has_option("backing_file"))
         return error("Backing file not supported for file format '{}'", request.target_format);
-    if (!request.backing_format.empty() && !has_option("backing_fmt"))
+    if (!request.backing_format.empty() && !creator.has_option("backing_fmt"))
         return error("Backing file format not supported for file format '{}'", request.target_format);
     if (request.strict && !request.backing.empty() && request.backing_format.empty())
         return error("Use of backing file requires explicit backing format");
-    if (request.copy.compress && !(*format)->supports_compression)
+    if (request.copy.compress && !(creator.format && creator.format->supports_compression))
         return error("Compression not supported for this file format");
     return {};
 }
@@ -302,7 +292,7 @@ Result<ConvertRequest> parse_request(Tool& tool, Arguments const& args) {
     TRY(parse_copy_options(tool, args, request.copy));
     CacheMode source_cache = TRY(parse_cache_option(args.value('T'), CacheMode::writeback, true));
     request.target_format = args.value_or('O', "raw");
-    request.options = driver_options(args).text;
+    request.options = TRY(driver_options(args)).text;
     request.target_exists = args.has('n');
     request.target_image_opts = args.has("target-image-opts");
     request.target_is_zero = args.has("target-is-zero");
@@ -334,18 +324,9 @@ int img_convert(Tool& tool, std::span<std::string const> words) {
     ParsedCommand parsed = parse_command(tool, words, rows);
     if (parsed.stop) return parsed.status;
     Arguments const& args = parsed.args;
-    if (driver_options(args).help) {
-        std::string name = args.value_or('O', "raw");
-        Result<Format const*> format = creatable_format(tool, name);
-        if (!format.ok()) return tool.fail(format.error());
-        bool with_file = args.operands().size() > 1;
-        std::printf("%s%s options:\n%s", "Supported", with_file ? "" : (" " + name).c_str(),
-                    creation_help(tool, **format, with_file).c_str());
-        if (!with_file)
-            std::printf("\nThe protocol level may support further options.\n"
-                        "Specify the target filename to include those options.\n");
-        return 0;
-    }
+    if (Result<DriverOptions> options = driver_options(args); options.ok() && options->help)
+        return print_creation_help(tool, args.value_or('O', "raw"),
+                                   args.operands().size() > 1 ? args.operands().back() : "");
     Result<ConvertRequest> request = parse_request(tool, args);
     if (!request.ok()) return tool.fail(request.error());
     Progress* shown = nullptr;

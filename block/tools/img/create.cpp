@@ -15,18 +15,11 @@ int img_create(Tool& tool, std::span<std::string const> words) {
     if (args.has('6')) return tool.fail("option -6 is deprecated, please use '-o compat6' instead!");
     CreationPlan plan;
     plan.format = args.value_or('f', "raw");
-    DriverOptions options = driver_options(args);
+    Result<DriverOptions> given = driver_options(args);
+    if (!given.ok()) return tool.fail(given.error());
+    DriverOptions const options = std::move(given).value();
     std::vector<std::string> const& operands = args.operands();
-    if (options.help) {
-        Result<Format const*> format = creatable_format(tool, plan.format);
-        if (!format.ok()) return tool.fail(format.error());
-        std::printf("Supported %s options:\n%s", plan.format.c_str(),
-                    creation_help(tool, **format, !operands.empty()).c_str());
-        if (operands.empty())
-            std::printf("\nThe protocol level may support further options.\n"
-                        "Specify the target filename to include those options.\n");
-        return 0;
-    }
+    if (options.help) return print_creation_help(tool, plan.format, operands.empty() ? "" : operands[0]);
     if (operands.empty()) return tool.usage_error("Expecting image file name");
     plan.filename = operands[0];
     if (operands.size() > 1) {

@@ -37,13 +37,12 @@ Task<Result<BackingFacts>> look_at_backing(Tool& tool, std::string overlay, std:
     co_return facts;
 }
 
-Result<void> take_backing_options(CreationPlan& plan, OptionValues& values, Format const& format) {
+Result<void> take_backing_options(CreationPlan& plan, OptionValues& values, Creator const& creator) {
     if (!plan.backing.empty()) values.set("backing_file", plan.backing);
     if (!plan.backing_format.empty()) values.set("backing_fmt", plan.backing_format);
     plan.backing = values.text_or("backing_file", "");
     plan.backing_format = values.text_or("backing_fmt", "");
-    bool fits =
-        std::ranges::any_of(format.create_options, [](OptionSpec const& s) { return s.name == "backing_file"; });
+    bool const fits = creator.has_option("backing_file");
     if (!plan.backing.empty() && !fits) return error("Backing file not supported for file format '{}'", plan.format);
     if (plan.backing.empty() && !plan.backing_format.empty() && !fits)
         return error("Backing format not supported for file format '{}'", plan.format);
@@ -54,6 +53,8 @@ Result<void> take_backing_options(CreationPlan& plan, OptionValues& values, Form
 
 // Fills in size and backing format from the backing image.
 Task<Result<void>> use_backing(Tool& tool, CreationPlan& plan, OptionValues& values, bool has_size) {
+    if (!plan.backing.empty() && plan.trust_backing && plan.backing_format.empty())
+        co_return error("Backing file specified without backing format");
     if (plan.backing.empty() || plan.trust_backing) co_return Result<void>{};
     CO_TRY_ASSIGN(BackingFacts facts, co_await look_at_backing(tool, plan.filename, plan.backing, plan.backing_format));
     if (plan.backing_format.empty()) {
@@ -71,42 +72,70 @@ Task<Result<void>> use_backing(Tool& tool, CreationPlan& plan, OptionValues& val
 
 } // namespace
 
-Result<Format const*> creatable_format(Tool& tool, std::string_view name) {
-    Format const* format = tool.context().formats.find(name);
-    bool known = format || std::ranges::find(read_only_formats, name) != read_only_formats.end() ||
-                 tool.context().formats.find_protocol(name);
-    if (!known) return error("Unknown file format '{}'{}", name, tool.context().formats.suggest(name));
-    if (!format || !format->create) return error("Format driver '{}' does not support image creation", name);
-    return format;
+bool Creator::has_option(std::string_view name) const {
+    return std::ranges::find(options(), name, &OptionSpec::name) != options().end();
 }
 
-std::string creation_help(Tool& tool, Format const& format, bool with_protocol) {
-    std::vector<OptionSpec> specs(format.create_options.begin(), format.create_options.end());
-    // Some formats take options of the file under them as theirs; without a file name they are not listed.
-    if (!with_protocol)
-        std::erase_if(specs, [&](OptionSpec const& s) {
-            return s.name == "nocow" || s.name == "extent_size_hint" ||
-                   (s.name == "preallocation" && format.name == "raw");
-        });
-    if (Protocol const* file = tool.context().formats.find_protocol("file"); with_protocol && file)
-        for (OptionSpec const& spec : file->create_options)
-            if (std::ranges::find(specs, spec.name, &OptionSpec::name) == specs.end()) specs.push_back(spec);
-    return option_help(specs);
+Result<Creator> find_creator(Tool& tool, std::string_view name) {
+    FormatTable const& formats = tool.context().formats;
+    Creator creator{formats.find(name), nullptr};
+    if (!creator.format) creator.protocol = formats.find_protocol(name);
+    bool known =
+        creator.format || creator.protocol || std::ranges::find(read_only_formats, name) != read_only_formats.end();
+    if (!known) return error("Unknown file format '{}'{}", name, formats.suggest(name));
+    bool able = creator.format ? creator.format->create != nullptr : creator.protocol && creator.protocol->create;
+    if (!able) return error("Format driver '{}' does not support image creation", name);
+    return creator;
+}
+
+Result<std::vector<OptionSpec>> creation_options(Tool& tool, Creator const& creator, std::string_view filename) {
+    std::vector<OptionSpec> specs(creator.options().begin(), creator.options().end());
+    if (filename.empty()) return specs;
+    Protocol const* protocol = TRY(tool.context().formats.protocol_for(filename));
+    if (!protocol->create) return error("Protocol driver '{}' does not support image creation", protocol->name);
+    for (OptionSpec const& spec : protocol->create_options)
+        if (!creator.has_option(spec.name)) specs.push_back(spec);
+    return specs;
+}
+
+int print_creation_help(Tool& tool, std::string_view format, std::string_view filename) {
+    Result<Creator> creator = find_creator(tool, format);
+    if (!creator.ok()) return tool.fail(creator.error());
+    Result<std::vector<OptionSpec>> specs = creation_options(tool, *creator, filename);
+    if (!specs.ok()) return tool.fail(specs.error());
+    std::string lines = option_help(*specs);
+    if (filename.empty())
+        std::printf("Supported %s options:\n%s\nThe protocol level may support further options.\n"
+                    "Specify the target filename to include those options.\n",
+                    std::string(format).c_str(), lines.c_str());
+    else
+        std::printf("Supported options:\n%s", lines.c_str());
+    return 0;
+}
+
+bool new_image_is_zero(Tool& tool, std::string_view filename, std::string_view format) {
+    if (format == "luks") return false;
+    Result<Protocol const*> protocol = tool.context().formats.protocol_for(filename);
+    bool const file = protocol.ok() && (*protocol)->name == "file";
+    return file ||
+           (format != "raw" && format != "vpc" && format != "vmdk" && !tool.context().formats.find_protocol(format));
 }
 
 Task<Result<std::uint64_t>> create_image_file(Tool& tool, CreationPlan plan) {
-    CO_TRY_ASSIGN(Format const* format, creatable_format(tool, plan.format));
+    CO_TRY_ASSIGN(Creator creator, find_creator(tool, plan.format));
+    CO_TRY_ASSIGN(std::vector<OptionSpec> specs, creation_options(tool, creator, plan.filename));
     CO_TRY_ASSIGN(OptionValues values, OptionValues::parse(plan.options));
-    CO_TRY(take_backing_options(plan, values, *format));
-    if (plan.size && values.has("size")) co_return error("The image size must be specified only once");
+    CO_TRY(values.check_against(specs));
+    CO_TRY(take_backing_options(plan, values, creator));
+    if (plan.size && values.has("size") && !plan.size_wins)
+        co_return error("The image size must be specified only once");
     if (plan.size) values.set("size", std::to_string(*plan.size));
-    CO_TRY(values.check_against(format->create_options));
     CO_TRY(co_await use_backing(tool, plan, values, values.has("size")));
     if (!values.has("size")) co_return error("Image creation needs a size parameter");
     CO_TRY_ASSIGN(std::uint64_t size, values.size("size", 0));
     if (size > std::uint64_t(INT64_MAX)) co_return error("Image size must be less than 8 EiB!");
     if (plan.announce) {
-        std::printf("%s\n", formatting_line(plan.filename, plan.format, format->create_options, values).c_str());
+        std::printf("%s\n", formatting_line(plan.filename, plan.format, specs, values).c_str());
         std::fflush(stdout);
     }
     if (plan.backing.empty() && !plan.backing_format.empty())
@@ -117,12 +146,17 @@ Task<Result<std::uint64_t>> create_image_file(Tool& tool, CreationPlan plan) {
     CreateRequest request;
     request.filename = plan.filename;
     request.size_bytes = (size + sector - 1) / sector * sector; // sizes are whole sectors everywhere
-    request.options = values;
-    request.options.add_defaults(format->create_options);
+    for (auto const& [name, value] : values.all())
+        (creator.has_option(name) ? request.options : request.file_options).set(name, value);
+    request.options.add_defaults(creator.options());
     request.options.set("size", std::to_string(request.size_bytes));
     request.cache = plan.cache;
     std::uint64_t created = request.size_bytes;
-    CO_TRY(co_await format->create(tool.context(), std::move(request)));
+    if (creator.format) {
+        CO_TRY(co_await creator.format->create(tool.context(), std::move(request)));
+    } else {
+        CO_TRY(co_await creator.protocol->create(tool.context(), request.filename, created, std::move(values)));
+    }
     co_return created;
 }
 

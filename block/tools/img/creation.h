@@ -14,6 +14,7 @@ struct CreationPlan {
     bool trust_backing = false;        // -u: do not open it
     bool strict = false;               // a backing file needs its format said, as QEMU >= 6.1 wants
     std::optional<std::uint64_t> size; // else from options or the backing file
+    bool size_wins = false;            // over one among the options, which is then no mistake
     bool announce = false;             // print the "Formatting ..." line
     CacheMode cache = CacheMode::writeback;
 };
@@ -25,9 +26,22 @@ Task<std::vector<std::string>> files_of(Image& image, std::string name);
 // Removes them after a failure: half an image must not be taken for a whole one. Devices are left alone.
 void remove_unfinished(std::span<std::string const> files);
 
-// The format by name, or "Unknown file format 'x'"; "Format driver 'x' does not support image creation" when it cannot.
-Result<Format const*> creatable_format(Tool& tool, std::string_view name);
-// The lines of `-o help` after the heading.
-std::string creation_help(Tool& tool, Format const& format, bool with_protocol);
+// Whether an image just created there reads as zeroes: a raw disk on a device or an export keeps what was on it, and
+// LUKS decrypts it.
+bool new_image_is_zero(Tool& tool, std::string_view filename, std::string_view format);
+
+// What makes images of a format, or (`-f file`) makes the thing beneath one: one of the two is set.
+struct Creator {
+    Format const* format = nullptr;
+    Protocol const* protocol = nullptr;
+    std::span<OptionSpec const> options() const { return format ? format->create_options : protocol->create_options; }
+    bool has_option(std::string_view name) const;
+};
+// By the format's name. "Unknown file format 'x'"; "Format driver 'x' does not support image creation" when it cannot.
+Result<Creator> find_creator(Tool& tool, std::string_view name);
+// Its options and those of the protocol of `filename` (none where that is empty).
+Result<std::vector<OptionSpec>> creation_options(Tool& tool, Creator const& creator, std::string_view filename);
+// Prints what `-o help` asks for: the exit status.
+int print_creation_help(Tool& tool, std::string_view format, std::string_view filename);
 
 } // namespace vmm::block

@@ -53,7 +53,9 @@ Task<Result<void>> copy_blocks(Tool& tool, Image& input, DdRequest const& reques
     skip = std::min(skip, size);
     std::uint64_t length = size - skip;
     if (request.count) length = std::min(length, saturating_product(*request.count, request.block));
-    if (!tool.context().formats.find(request.output_format)) co_return error("Unknown file format");
+    if (!tool.context().formats.find(request.output_format) &&
+        !tool.context().formats.find_protocol(request.output_format))
+        co_return error("Unknown file format");
     CreationPlan plan;
     plan.filename = request.output;
     plan.format = request.output_format;
@@ -71,7 +73,7 @@ Task<Result<void>> copy_blocks(Tool& tool, Image& input, DdRequest const& reques
     CopyOptions options;
     options.source_offset = skip;
     options.length = std::min(length, output->size_bytes());
-    options.target_is_zero = true;
+    options.target_is_zero = new_image_is_zero(tool, request.output, request.output_format);
     CopyJob job(tool, {&input}, *output, options, progress, interrupts);
     Result<void> result = co_await job.run();
     Result<void> closed = co_await close_after(std::move(output), result);

@@ -152,7 +152,8 @@ std::string img_help(Tool& tool) {
     text += fmt::format("usage: {} [standard options] command [command options]\n", tool.name());
     text += "QEMU-compatible disk image utility\n\n"
             "    '-h', '--help'       display this help and exit\n"
-            "    '-V', '--version'    output version information and exit\n\nCommand syntax:\n";
+            "    '-V', '--version'    output version information and exit\n"
+            "    '-T', '--trace'      accepted: there are no trace points\n\nCommand syntax:\n";
     for (ImgCommand const& command : commands) text += fmt::format("  {} {}\n", command.name, command.synopsis);
     text += "\n";
     text += parameter_help;

@@ -76,6 +76,20 @@ Entry entry_of(BlockStatus const& status, std::uint64_t start) {
     return entry;
 }
 
+// Behind the end of a short backing file it is the layer above that answers, with zeroes of no one's.
+Task<Result<BlockStatus>> status_at(Image& top, std::uint64_t at, std::uint64_t length) {
+    CO_TRY_ASSIGN(BlockStatus status, co_await chain_status(top, at, length));
+    Image* layer = &top;
+    for (unsigned depth = 1; depth < status.depth; ++depth) layer = layer->backing();
+    bool const behind = status.depth > 0 && layer->backing()->size_bytes() <= at;
+    AllocationMap* map = behind ? layer->capabilities().allocation : nullptr;
+    if (!map) co_return status;
+    CO_TRY_ASSIGN(BlockStatus above, co_await map->status(at, status.length));
+    above.zero = true;
+    above.depth = status.depth - 1;
+    co_return above;
+}
+
 Task<Result<void>> map(Image& image, std::uint64_t start, std::uint64_t limit, bool json) {
     Printer printer(json);
     std::uint64_t end =
@@ -83,7 +97,7 @@ Task<Result<void>> map(Image& image, std::uint64_t start, std::uint64_t limit, b
     Entry current;
     current.start = start;
     for (std::uint64_t at = start; at < end;) {
-        CO_TRY_ASSIGN(BlockStatus status, co_await chain_status(image, at, end - at));
+        CO_TRY_ASSIGN(BlockStatus status, co_await status_at(image, at, end - at));
         Entry next = entry_of(status, at);
         at += next.length;
         if (current.length > 0 && current.continues(next)) {

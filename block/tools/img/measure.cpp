@@ -14,6 +14,7 @@ namespace vmm::block {
 namespace {
 
 constexpr std::uint64_t sector_bytes = 512;
+constexpr std::string_view any_file = "file"; // the target is not known: a file takes the most options
 
 struct MeasureRequest {
     ImageRequest image; // empty name: `size` counts
@@ -50,6 +51,17 @@ std::uint64_t bitmap_bytes(DirtyBitmaps& bitmaps, std::uint64_t size, std::uint6
     return total + align_up(directory, cluster);
 }
 
+// A LUKS header cannot be planned without the passphrase it is for, says QEMU.
+Result<void> check_secret(Tool& tool, std::string_view format, OptionValues const& options) {
+    std::string prefix = format == "luks" ? "" : "encrypt.";
+    if (format != "luks" && options.text_or("encrypt.format", "") != "luks") return {};
+    std::string id = options.text_or(prefix + "key-secret", "");
+    if (id.empty()) return error("Parameter '{}key-secret' is required for cipher", prefix);
+    if (!tool.context().secrets) return error("No secret with id '{}'", id);
+    TRY(tool.context().secrets->find(id));
+    return {};
+}
+
 Task<Result<Format::Measure>> measure(Tool& tool, MeasureRequest request) {
     Format const* format = tool.context().formats.find(request.target_format);
     if (!format && !tool.context().formats.find_protocol(request.target_format))
@@ -58,10 +70,12 @@ Task<Result<Format::Measure>> measure(Tool& tool, MeasureRequest request) {
     if (!format || !format->measure)
         co_return error("Block driver '{}' does not support size measurement", request.target_format);
     CO_TRY_ASSIGN(OptionValues options, OptionValues::parse(request.options));
-    Result<void> valid = options.check_against(format->create_options);
+    CO_TRY_ASSIGN(std::vector<OptionSpec> specs, creation_options(tool, Creator{format, nullptr}, any_file));
+    Result<void> valid = options.check_against(specs);
     if (!valid.ok())
         co_return error("{}\n{}: Invalid options for file format '{}'", valid.error().message(), tool.name(),
                         request.target_format);
+    CO_TRY(check_secret(tool, request.target_format, options));
     options.add_defaults(format->create_options);
     std::uint64_t cluster = sector_bytes;
     if (options.has("cluster_size")) {
@@ -81,9 +95,10 @@ Task<Result<Format::Measure>> measure(Tool& tool, MeasureRequest request) {
         if (!loaded.ok()) co_return error("Failed to load snapshot: Can't find snapshot");
     }
     CO_TRY_ASSIGN(std::uint64_t used, co_await used_bytes(*image, cluster));
+    if (options.has("backing_file")) used = image->size_bytes(); // even zeroes may have to hide what is in there
     Result<Format::Measure> result = format->measure(align_up(image->size_bytes(), sector_bytes), used, options);
     DirtyBitmaps* bitmaps = image->capabilities().bitmaps;
-    if (result.ok()) result->has_bitmaps = bitmaps && request.target_format == "qcow2";
+    if (result.ok()) result->has_bitmaps &= bitmaps != nullptr;
     if (result.ok() && result->has_bitmaps) {
         result->bitmaps = bitmap_bytes(*bitmaps, image->size_bytes(), cluster);
     }
@@ -119,7 +134,9 @@ int img_measure(Tool& tool, std::span<std::string const> words) {
     request.image.image_opts = args.has("image-opts");
     request.image.force_share = args.has('U');
     request.target_format = args.value_or('O', "raw");
-    request.options = driver_options(args).text;
+    Result<DriverOptions> options = driver_options(args);
+    if (!options.ok()) return tool.fail(options.error());
+    request.options = options->text;
     request.snapshot = args.value_or('l', "");
     Result<Format::Measure> result = tool.run(measure(tool, std::move(request)));
     if (!result.ok()) return tool.fail(size_error_text(result.error()));

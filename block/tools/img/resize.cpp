@@ -1,5 +1,6 @@
 // vmm-img resize
 #include "block/tools/img/command.h"
+#include "vmm/base/checked.h"
 
 #include <cerrno>
 #include <cstdio>
@@ -8,6 +9,8 @@
 namespace vmm::block {
 
 namespace {
+
+constexpr std::uint64_t sector_bytes = 512;
 
 struct ResizeCommand {
     ImageRequest image;
@@ -41,7 +44,7 @@ Task<Result<void>> resize(Tool& tool, Image& image, ResizeCommand command) {
     ResizeRequest request{
         .new_size_bytes = wanted, .preallocation = command.preallocation, .shrink_ok = command.shrink};
     Result<void> result = co_await resizable->resize(request);
-    if (result.ok() && image.size_bytes() != wanted)
+    if (result.ok() && image.size_bytes() != align_up<std::uint64_t>(wanted, sector_bytes))
         tool.warn(fmt::format("Image should have been resized to {} bytes, but was resized to {} bytes", wanted,
                               image.size_bytes()));
     co_return result;

@@ -7,6 +7,7 @@
 #include "block/tools/io/report.h"
 #include "vmm/base/checked.h"
 
+#include <algorithm>
 #include <cerrno>
 #include <csignal>
 #include <cstdio>
@@ -40,12 +41,15 @@ int io_open(IoSession& session, std::span<std::string const> words) {
         Result<void> overlaid = put_snapshot_on_top(session, *options);
         if (!overlaid.ok()) return session.tool().fail(overlaid.error()), -EINVAL;
     }
+    session.set_copy_on_read(flags->has('C'));
     return session.open(std::move(*options)) ? 0 : -EINVAL;
 }
 
 int io_reopen(IoSession& session, std::span<std::string const> words) {
     auto flags = parse_flags(words, "c:o:rw");
-    if (!flags || !flags->operands.empty() || (flags->has('r') && flags->has('w'))) return show_synopsis("reopen");
+    if (!flags || !flags->operands.empty()) return show_synopsis("reopen");
+    if (std::ranges::count_if(flags->letters, [](char c) { return c == 'r' || c == 'w'; }) > 1)
+        return session.tool().fail("Only one -r/-w option may be given"), -EINVAL;
     OpenOptions options = session.options();
     if (auto const* text = flags->value('c')) {
         Result<CacheMode> cache = parse_cache_mode(*text);
@@ -150,10 +154,10 @@ int io_sleep(IoSession& session, std::span<std::string const> words) {
 int io_break(IoSession& session, std::span<std::string const> words) {
     DebugEvents* debug = session.image()->capabilities().debug;
     auto event = parse_blkdebug_event(words[1]);
-    if (!debug) return debug_failure("Could not set a breakpoint", ENOTSUP);
-    if (!event) return debug_failure("Could not set a breakpoint", ENOENT);
+    if (!debug) return debug_failure("Could not set breakpoint", ENOTSUP);
+    if (!event) return debug_failure("Could not set breakpoint", ENOENT);
     Result<void> result = debug->set_breakpoint(*event, words[2]);
-    return result.ok() ? 0 : debug_failure("Could not set a breakpoint", result.error().errno_value());
+    return result.ok() ? 0 : debug_failure("Could not set breakpoint", result.error().errno_value());
 }
 
 int io_remove_break(IoSession& session, std::span<std::string const> words) {

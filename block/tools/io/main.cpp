@@ -26,10 +26,13 @@ constexpr char help_text[] = "Usage: %s [OPTIONS]... [-c STRING]... [file]\n"
                              "  -r, --read-only          open read-only\n"
                              "  -s, --snapshot           write to a temporary overlay\n"
                              "  -n, --nocache            bypass the host's page cache (-t none)\n"
+                             "  -C, --copy-on-read       what comes from a backing file is kept in the image\n"
+                             "  -m, --misalign           buffers that do not suit O_DIRECT\n"
                              "  -k, --native-aio         accepted, same as -i native\n"
                              "  -i, --aio=MODE           threads, native or io_uring\n"
                              "  -t, --cache=MODE         cache mode of the image\n"
                              "  -d, --discard=MODE       ignore or unmap\n"
+                             "  -T, --trace PATTERN      accepted: there are no trace points\n"
                              "  -U, --force-share        take no locks\n"
                              "  -h, --help               show this and exit\n"
                              "  -V, --version            show the version and exit\n\n"
@@ -47,6 +50,8 @@ bool open_named_file(IoSession& session, Arguments const& args) {
     Result<OpenOptions> options = open_options_from(flags);
     if (!options.ok()) return tool.fail(options.error()), false;
     std::string const& name = args.operands()[0];
+    session.set_copy_on_read(args.has('C'));
+    if (args.has("image-opts") && args.has('f')) return tool.fail("--image-opts and -f are mutually exclusive"), false;
     if (args.has("image-opts")) {
         Result<OpenOptions> parsed = parse_image_opts(name);
         if (!parsed.ok()) return tool.fail(parsed.error()), false;

@@ -23,6 +23,7 @@ Result<OpenOptions> open_options_from(Flags const& flags) {
         if (!mode.ok()) return error("{}: {}", mode.error().message(), *text);
         options.discard = *mode;
     }
+    if (flags.has('k')) options.aio = AioEngine::native;
     if (auto const* text = flags.value('i')) options.aio = TRY(parse_aio_engine(*text));
     for (auto const& [letter, text] : flags.values) {
         if (letter != 'o') continue;

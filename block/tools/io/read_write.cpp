@@ -144,7 +144,7 @@ int io_read(IoSession& session, std::span<std::string const> words) {
     auto offset = std::uint64_t(range->offset);
     Result<void> result =
         session.tool().run(flags->has('b') ? read_state(image.capabilities().snapshots, offset, parts.spans())
-                                           : image.read(offset, parts.spans()));
+                                           : session.read(offset, parts.spans()));
     double seconds = seconds_since(start);
     if (!result.ok()) return report_failure("read", result.error());
     int status = 0;
@@ -202,7 +202,7 @@ int io_readv(IoSession& session, std::span<std::string const> words) {
     auto request = parse_vector(*flags, unread_pattern);
     if (!request) return -EINVAL;
     auto start = IoClock::now();
-    Result<void> result = session.tool().run(session.image()->read(request->offset, request->parts.spans()));
+    Result<void> result = session.tool().run(session.read(request->offset, request->parts.spans()));
     double seconds = seconds_since(start);
     if (!result.ok()) return report_failure("readv", result.error());
     return finish_read(*request, *flags, seconds);

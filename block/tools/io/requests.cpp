@@ -138,7 +138,6 @@ int io_aio_write(IoSession& session, std::span<std::string const> words) {
         return -EINVAL;
     }
     if (flags->has('u') && !zero) return std::printf("-u requires -z to be specified\n"), -EINVAL;
-    if (zero && flags->has('P')) return std::printf("-z and -P cannot be specified at the same time\n"), -EINVAL;
     if (flags->has('i')) return 0;
     if (zero) {
         auto offset = parse_amount(flags->operands[0]);

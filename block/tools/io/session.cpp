@@ -1,6 +1,8 @@
 #include "block/tools/io/session.h"
 
+#include "block/core/capabilities.h"
 #include "block/tools/common/image_opening.h"
+#include "vmm/base/checked.h"
 
 #include <unistd.h>
 
@@ -52,7 +54,9 @@ IoSession::~IoSession() {
 
 bool IoSession::open(OpenOptions options) {
     options.quiet_probe = true;
-    Result<std::unique_ptr<Image>> opened = tool_.run(open_image(tool_.context(), options));
+    Result<std::unique_ptr<Image>> opened = Error("force-share=on can only be used with read-only images", EINVAL);
+    if (!options.force_share || options.read_only || options.tree.has("read-only"))
+        opened = tool_.run(open_image(tool_.context(), options));
     if (!opened.ok()) {
         std::string name = options.filename.empty() ? "" : " " + options.filename;
         tool_.report(fmt::format("can't open{}: {}", name.empty() ? name : " device" + name, opened.error().message()));
@@ -65,6 +69,36 @@ bool IoSession::open(OpenOptions options) {
     }
     options_ = std::move(options);
     return true;
+}
+
+Task<Result<void>> IoSession::read(std::uint64_t offset, IoSpans to) {
+    if (copy_on_read_ && image_->backing() && !image_->read_only()) {
+        CO_TRY(co_await copy_up(offset, to.size_bytes()));
+    }
+    Result<void> result = co_await image_->read(offset, to);
+    co_return result;
+}
+
+Task<Result<void>> IoSession::copy_up(std::uint64_t offset, std::uint64_t length) {
+    AllocationMap* map = image_->capabilities().allocation;
+    std::uint64_t const size = image_->size_bytes(), unit = std::max(image_->limits().opt_transfer, 1u);
+    if (!map || offset > size || length > size - offset) co_return Result<void>{};
+    constexpr std::uint64_t most_at_once = 2 << 20;
+    std::vector<std::uint8_t> content;
+    for (std::uint64_t at = align_down(offset, unit), end = std::min(size, align_up(offset + length, unit));
+         at < end;) {
+        CO_TRY_ASSIGN(BlockStatus status, co_await map->status(at, std::min(end - at, most_at_once)));
+        if (!status.allocated) {
+            content.resize(status.length);
+            Bytes all(content);
+            CO_TRY(co_await read_bytes(*image_, at, all));
+            Result<void> kept = is_zero(ConstBytes(all)) ? co_await write_zeroes(*image_, at, status.length, {})
+                                                         : co_await write_bytes(*image_, at, all);
+            CO_TRY(kept);
+        }
+        at += status.length;
+    }
+    co_return Result<void>{};
 }
 
 Result<void> IoSession::close() {

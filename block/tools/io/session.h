@@ -40,6 +40,9 @@ public:
     OpenOptions const& options() const { return options_; }
     // Opens by `options` (locks and all); reports what is wrong and answers false.
     bool open(OpenOptions options);
+    // -C: what reads take from a backing file is kept in the image, by whole clusters. For read() below.
+    void set_copy_on_read(bool on) { copy_on_read_ = on; }
+    Task<Result<void>> read(std::uint64_t offset, IoSpans to);
     // Waits for the requests in flight, then closes.
     Result<void> close();
 
@@ -56,12 +59,14 @@ public:
     void own_temporary(std::string path) { temporaries_.push_back(std::move(path)); }
 
 private:
+    Task<Result<void>> copy_up(std::uint64_t offset, std::uint64_t length);
+
     Tool& tool_;
     OpenOptions options_;
     std::unique_ptr<Image> image_;
     std::vector<std::string> temporaries_;
     unsigned in_flight_ = 0;
-    bool finished_ = false;
+    bool finished_ = false, copy_on_read_ = false;
 };
 
 int io_abort(IoSession&, std::span<std::string const>);

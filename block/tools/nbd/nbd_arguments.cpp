@@ -183,7 +183,7 @@ Result<void> other_option(int which, std::string const& value, NbdArguments& arg
     case opt_object: arguments.objects.push_back(value); break;
     case opt_tls_creds: arguments.tls_creds = value; break;
     case opt_tls_hostname: arguments.tls_hostname = value; break;
-    case opt_tls_authz: return error("--tls-authz is not supported: list the allowed clients by their own CA instead");
+    case opt_tls_authz: arguments.tls_authz = value; break;
     case opt_selinux: return error("SELinux support not enabled in this binary");
     default: break; // -T
     }
@@ -220,6 +220,10 @@ Result<NbdArguments> parse_nbd_arguments(int argc, char** argv, bool& usage) {
         if (arguments.mode != NbdArguments::Mode::serve) return arguments;
     }
     TRY(finish_address(arguments, seen));
+    if (!arguments.tls_authz.empty() && arguments.tls_creds.empty())
+        return error("--tls-authz is not permitted without --tls-creds");
+    if (!arguments.tls_authz.empty())
+        return error("--tls-authz is not supported: list the allowed clients by their own CA instead");
     int operands = argc - optind;
     if (seen.list) {
         arguments.mode = NbdArguments::Mode::list;
@@ -288,9 +292,13 @@ General purpose options:
                             'tls-creds-psk', 'tls-creds-x509', 'tls-creds-anon'
   --tls-creds=ID            use id of an earlier --object to provide TLS
   --tls-hostname=NAME       with -L: the name the server's certificate must have
+  --tls-authz=ID            refused: who may connect is decided by the CA of the
+                            credentials, or by the keys of 'tls-creds-psk'
+  -T, --trace PATTERN       accepted: there are no trace points
   --fork                    fork off the server process and exit the parent
                             once the server is running
   --pid-file=PATH           store the server's process ID in the given file
+  --selinux-label=LABEL     refused: this program is built without SELinux
 
 Kernel NBD client support:
   -c, --connect=DEV         connect FILE to the local NBD device DEV

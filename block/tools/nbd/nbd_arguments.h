@@ -33,7 +33,7 @@ struct NbdArguments {
     std::string device;
 
     std::vector<std::string> objects;
-    std::string tls_creds, tls_hostname;
+    std::string tls_creds, tls_hostname, tls_authz;
 };
 
 // Errors are worded as qemu-nbd's; `usage` is set when the user should be pointed to --help.

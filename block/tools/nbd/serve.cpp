@@ -87,11 +87,13 @@ Task<Result<std::unique_ptr<Image>>> open_overlay(BlockContext& context, OpenOpt
 
 // The image with everything the command line says about it.
 Task<Result<std::unique_ptr<Image>>> open_source(BlockContext& context, NbdArguments const& arguments) {
+    OpenOptions how = arguments.open;
+    how.quiet_probe = true; // said below, without the program's name, as QEMU does
     Result<std::unique_ptr<Image>> opened(Error("", 0));
     if (arguments.snapshot)
-        opened = co_await open_overlay(context, arguments.open);
+        opened = co_await open_overlay(context, how);
     else
-        opened = co_await open_image(context, arguments.open);
+        opened = co_await open_image(context, how);
     if (!opened.ok()) {
         // The lock's error stands for itself; the others say what was being done.
         std::string text = opened.error().message();
@@ -101,6 +103,8 @@ Task<Result<std::unique_ptr<Image>>> open_source(BlockContext& context, NbdArgum
                                     text.starts_with("'") ? "" : "'" + arguments.image + "': ", text));
     }
     std::unique_ptr<Image> image = std::move(opened).value();
+    if (image->probed_raw() && !image->read_only())
+        fmt::print(stderr, "{}\n", raw_probe_warning(arguments.open.filename));
     if (!arguments.load_snapshot.empty()) {
         Snapshots* snapshots = image->capabilities().snapshots;
         Result<void> loaded;

@@ -24,6 +24,21 @@ TEST(OptionValues, parses_commas_and_bare_names) {
     EXPECT_EQ(values.size("size", 0).value(), 1024u);
 }
 
+TEST(OptionValues, a_bare_name_that_begins_with_no_means_off) {
+    auto values = OptionValues::parse("nolazy,noise=2").value();
+    EXPECT_EQ(values.text("lazy"), "off");
+    EXPECT_EQ(values.text("noise"), "2");
+}
+
+TEST(OptionValues, the_formatting_line_shows_switches_as_given_and_numbers_as_understood) {
+    constexpr OptionSpec specs[] = {{"size", OptionType::size, ""},
+                                    {"lazy", OptionType::boolean, "", "off"},
+                                    {"bits", OptionType::number, "", "16"},
+                                    {"file", OptionType::string, ""}};
+    auto values = OptionValues::parse("size=1k,lazy=yes,bits=0x10,file=").value();
+    EXPECT_EQ(formatting_line("x", "f", specs, values), "Formatting 'x', fmt=f size=1024 lazy=yes bits=16 file=");
+}
+
 TEST(OptionValues, unknown_name_is_named) {
     constexpr OptionSpec specs[] = {{"size", OptionType::size, "Virtual disk size"}};
     auto values = OptionValues::parse("size=1,foo=2").value();

@@ -55,8 +55,12 @@ TEST(RawImage, requests_past_the_end_fail_and_resize_grows) {
     options.filename = bench.path("f");
     options.format = "raw";
     auto image = bench.run(open_image(bench.context, options)).value();
-    std::vector<std::uint8_t> data(512, 1);
-    EXPECT_EQ(image->size_bytes(), 1000u);
+    std::vector<std::uint8_t> data(512, 1), tail(24, 1);
+    EXPECT_EQ(image->size_bytes(), 1024u); // whole sectors: the rest of the last one reads as zeroes
+    ASSERT_TRUE(bench.run(read_bytes(*image, 1000, tail)).ok());
+    EXPECT_EQ(tail, std::vector<std::uint8_t>(24));
+    auto status = bench.run(image->capabilities().allocation->status(1000, 24));
+    EXPECT_TRUE(status.ok() && status->zero && status->length == 24);
     EXPECT_EQ(bench.run(write_bytes(*image, 600, data)).error().errno_value(), EIO);
     ResizeRequest request{.new_size_bytes = 4096};
     ASSERT_TRUE(bench.run(image->capabilities().resizable->resize(request)).ok());
