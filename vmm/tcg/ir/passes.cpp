@@ -6,20 +6,6 @@
 #include <vector>
 
 namespace vmm::tcg::ir {
-bool always_reads_flags(Opcode op) {
-    switch (op) {
-    case Opcode::adc:
-    case Opcode::sbb:
-    case Opcode::rcl:
-    case Opcode::rcr:
-    case Opcode::rmw_adc:
-    case Opcode::rmw_sbb:
-    case Opcode::setcc:
-    case Opcode::select_cc:
-    case Opcode::get_flags: return true;
-    default: return false;
-    }
-}
 
 namespace {
 
@@ -30,11 +16,9 @@ ValueId* terminal_value(Terminal& terminal) {
 }
 
 bool has_effect(Inst const& inst) {
-    OpInfo const& op = info(inst.op);
-    return op.effect || op.memory || op.may_fault || inst.sets_flags;
+    OpTraits const op = traits(inst.op);
+    return op.effect || op.memory || op.may_fault || op.vector || inst.sets_flags;
 }
-// These change MXCSR's exception flags.
-bool is_vector(Opcode op) { return op == Opcode::vec || op == Opcode::vec_to_gpr || op == Opcode::gpr_to_vec; }
 
 // --- dead flags
 
@@ -54,8 +38,8 @@ bool defines_all(Block const& block, Inst const& inst) {
 }
 
 bool reads_flags(Block const& block, Inst const& inst) {
-    if (always_reads_flags(inst.op)) return true;
-    return inst.sets_flags && info(inst.op).reads_flags && !defines_all(block, inst);
+    if (traits(inst.op).always_reads_flags) return true;
+    return inst.sets_flags && traits(inst.op).reads_flags && !defines_all(block, inst);
 }
 
 // --- constants
@@ -162,16 +146,21 @@ void eliminate_dead_code(Block& block, std::vector<ValueId>& moved) {
         if (v != none) moved[v] = used;
     };
     if (ValueId const* v = terminal_value(block.terminal)) use(*v);
+    std::size_t kept = insts.size(); // so many at the beginning stay where they are
     for (std::size_t i = insts.size(); i-- > 0;) {
-        if (moved[i] == none && !has_effect(insts[i]) && !is_vector(insts[i].op)) continue;
+        if (moved[i] == none && !has_effect(insts[i])) {
+            kept = i;
+            continue;
+        }
         moved[i] = used;
         use(insts[i].a), use(insts[i].b), use(insts[i].c);
     }
+    if (kept == insts.size()) return;
     auto move = [&](ValueId& v) {
         if (v != none) v = moved[v];
     };
-    std::size_t kept = 0;
-    for (std::size_t i = 0; i < insts.size(); ++i) {
+    for (std::size_t i = 0; i < kept; ++i) moved[i] = ValueId(i);
+    for (std::size_t i = kept + 1; i < insts.size(); ++i) {
         if (moved[i] == none) continue;
         moved[i] = ValueId(kept);
         Inst& inst = insts[kept++] = insts[i];
@@ -187,7 +176,7 @@ void eliminate_dead_flags(Block& block) {
     bool live = true; // whether the flags after the instruction at hand are wanted
     for (std::size_t i = block.insts.size(); i-- > 0;) {
         Inst& inst = block.insts[i];
-        OpInfo const& op = info(inst.op);
+        OpTraits const op = traits(inst.op);
         // A vector comparison is nothing without its flags but may still touch MXCSR.
         if (!live && inst.op != Opcode::vec_to_gpr) {
             inst.sets_flags = false;

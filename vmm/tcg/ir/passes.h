@@ -10,9 +10,6 @@ namespace vmm::tcg::ir {
 void eliminate_dead_code(Block& block, std::vector<ValueId>& scratch);
 // Computes what depends on constants only; additions of constants become `lea`, chains of `lea` one.
 void fold_constants(Block& block);
-// Whether the operation takes cc as an input whatever its operands are; others may, when a count of 0 leaves it as it
-// was.
-bool always_reads_flags(Opcode op);
 // Drops sets_flags (and put_flags) where cc is defined anew before anything reads it and before anything that may
 // fault, call or leave the block.
 void eliminate_dead_flags(Block& block);

@@ -13,7 +13,7 @@ constexpr unsigned code_page_bytes = 4096;
 #define CONTEXT(field) rbp + int(offsetof(EngineContext, field))
 
 void Emitter::emit_terminal() {
-    if (wide_) as_.vzeroupper();
+    if (plan_.wide) as_.vzeroupper();
     if (std::holds_alternative<Dispatch>(block_.terminal)) {
         need_memory();
         as_.jump_to(thunks_.dispatch);

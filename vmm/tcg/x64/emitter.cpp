@@ -9,17 +9,22 @@ namespace vmm::tcg::x64 {
 using namespace ir;
 using namespace Xbyak::util;
 
+static AccessGroups const& plan_and_group(Block const& block, Pins const& pins, GuestInfo const& guest,
+                                          EmitBuffers& b) {
+    make_plan(block, pins, guest, b.plan);
+    return b.groups.run(block, b.plan);
+}
+
 Emitter::Emitter(Assembler& as, Thunks& thunks, Pins const& pins, GuestInfo const& guest, EngineContext& context,
                  EmitOptions options, Block const& block, X64Block& out, EmitBuffers& b)
     : as_(as), thunks_(thunks), pins_(pins), guest_(guest), context_(context), options_(options), block_(block),
-      out_(out), buffers_(b), marks_(b.marks), plan_(b.plan), groups_(b.groups.run(block)), values_(b.now.values),
-      vectors_(b.now.vectors), owner_(b.now.owner), xmm_owner_(b.now.xmm_owner), free_frames_(b.now.free_frames),
-      free_vector_frames_(b.now.free_vector_frames), next_frame_(b.now.next_frame),
+      out_(out), buffers_(b), marks_(b.marks), plan_(b.plan), groups_(plan_and_group(block, pins, guest, b)),
+      values_(b.now.values), vectors_(b.now.vectors), owner_(b.now.owner), xmm_owner_(b.now.xmm_owner),
+      free_frames_(b.now.free_frames), free_vector_frames_(b.now.free_vector_frames), next_frame_(b.now.next_frame),
       next_vector_frame_(b.now.next_vector_frame), guest_offset_(b.now.guest_offset), flags_(b.now.flags),
       done_(b.now.done), cold_(b.cold), live_vector_list_(b.live_vectors) {
-    make_plan(block, pins, guest, b.plan);
     values_.assign(block.insts.size(), {});
-    vectors_.assign(block.insts.size(), {});
+    vectors_.assign(plan_.vectors ? block.insts.size() : 0, {});
     done_.assign(block.insts.size(), 0);
     owner_.fill(none);
     xmm_owner_.fill(none);
@@ -30,12 +35,10 @@ Emitter::Emitter(Assembler& as, Thunks& thunks, Pins const& pins, GuestInfo cons
     b.used_points = 0;
     live_vector_list_.clear();
     marks_.clear();
-    for (Inst const& n : block.insts) wide_ = wide_ || n.type == Type::v256;
 }
 
 void Emitter::run() {
-    for (Inst const& n : block_.insts)
-        if (n.op == Opcode::call) thunks_.helper(std::uint16_t(n.imm));
+    for (std::uint16_t call : plan_.calls) thunks_.helper(std::uint16_t(inst(call).imm));
     as_.align(16);
     out_.indirect = as_.here();
     thunks_.copy_entry(block_.start);
@@ -74,18 +77,13 @@ void Emitter::run() {
     out_.host_bytes = std::uint32_t(as_.here() - out_.indirect);
 }
 
-static bool is_vector_op(Opcode op) {
-    return op == Opcode::vec || op == Opcode::vec_to_gpr || op == Opcode::gpr_to_vec;
-}
-
 // Values nobody wants are not made, except for their side effects.
 bool Emitter::skip(std::uint32_t i) const {
     Inst const& n = inst(i);
     ValuePlan const& v = plan_.values[i];
     if (v.root != i || v.folded || done_[i]) return true;
-    OpInfo const& op = info(n.op);
-    return op.has_result && v.uses == 0 && !op.effect && !op.memory && !op.may_fault && !is_vector_op(n.op) &&
-           !flags_wanted(i);
+    OpTraits const op = traits(n.op);
+    return op.has_result && v.uses == 0 && !op.effect && !op.memory && !op.may_fault && !op.vector && !flags_wanted(i);
 }
 
 void Emitter::emit(std::uint32_t i) {
@@ -117,7 +115,7 @@ void Emitter::emit(std::uint32_t i) {
     default: VMM_ASSERT(emit_vector(i) || emit_memory(i) || emit_integer(i)); break;
     }
     release_operands(i);
-    release_vectors(i);
+    if (plan_.vectors) release_vectors(i);
 }
 
 // Whether the slot is the guest's MXCSR, whose exception flags are in the host's while we run.
@@ -235,7 +233,7 @@ void Emitter::emit_call(std::uint32_t i) {
     else
         need_memory();
     spill_vectors(h.writes);
-    if (wide_) as_.vzeroupper();
+    if (plan_.wide) as_.vzeroupper();
     for (int r : {host::r11, host::r14, host::r15}) {
         if (owner(r) == none)
             forget_register(r);

@@ -286,7 +286,6 @@ private:
     unsigned &next_frame_, &next_vector_frame_;
     std::uint32_t cur_ = 0;
     std::int32_t& guest_offset_;
-    bool wide_ = false; // the block works on 256 bits somewhere
     FlagState& flags_;
     std::vector<std::uint8_t>& done_;
     ColdCode& cold_;

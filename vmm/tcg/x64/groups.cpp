@@ -8,40 +8,34 @@ using namespace ir;
 
 namespace {
 
-bool takes_part(Inst const& n) { return (n.op == Opcode::load || n.op == Opcode::store) && !(n.memory & mem_lock); }
 bool writes(Inst const& n) { return n.op == Opcode::store || (n.memory & mem_for_write); }
 
 } // namespace
 
-AccessGroups const& GroupFinder::run(Block const& block) {
-    block_ = &block;
+AccessGroups const& GroupFinder::run(Block const& block, Plan const& plan) {
+    block_ = &block, plan_ = &plan;
     found_.groups.clear();
     found_.member.assign(count(), 0);
-    if (!worth_a_look()) return found_;
+    auto const& accesses = plan.accesses;
+    if (accesses.size() < 2) return found_;
     symbols_.resize(count());
-    slots_.clear(), sums_.clear();
-    for (std::uint32_t i = 0; i < count(); ++i) symbols_[i] = symbol_of(i);
-    for (std::uint32_t i = 0; i < count(); ++i) {
-        if (!takes_part(inst(i))) continue;
-        AccessGroup group = grown(i);
-        if (group.last == i) continue;
-        found_.groups.push_back(group);
-        i = group.last;
+    ++knowledge_, sums_.clear();
+    for (std::uint32_t i = 0; i <= accesses.back(); ++i) symbols_[i] = symbol_of(i);
+    auto call = plan.calls.begin();
+    for (std::size_t k = 0; k + 1 < accesses.size();) {
+        while (call != plan.calls.end() && *call < accesses[k]) ++call;
+        AccessGroup const group = grown(k, call == plan.calls.end() ? count() : *call);
+        if (group.last != group.first) found_.groups.push_back(group);
+        while (k < accesses.size() && accesses[k] <= group.last) ++k;
     }
     return found_;
-}
-
-bool GroupFinder::worth_a_look() const {
-    unsigned accesses = 0;
-    for (std::uint32_t i = 0; i < count() && accesses < 2; ++i) accesses += takes_part(inst(i));
-    return accesses == 2;
 }
 
 GroupFinder::Symbol GroupFinder::symbol_of(std::uint32_t i) {
     Inst const& n = inst(i);
     Symbol const fresh{i, 0};
     if (n.op == Opcode::put) note_put(n);
-    if (n.op == Opcode::call) slots_.clear();
+    if (n.op == Opcode::call) ++knowledge_;
     if (n.type != Type::i64) return fresh;
     auto constant = [&](ValueId v) { return v != none && inst(v).op == Opcode::constant; };
     switch (n.op) {
@@ -56,16 +50,19 @@ GroupFinder::Symbol GroupFinder::symbol_of(std::uint32_t i) {
 }
 
 void GroupFinder::note_put(Inst const& n) {
-    std::erase_if(slots_,
-                  [&](Slot const& s) { return s.at < n.imm + std::int64_t(size_of(n.type)) && n.imm < s.at + 8; });
-    if (n.type == Type::i64) slots_.push_back({n.imm, symbols_[n.a]});
+    if (Slot* whole = n.type == Type::i64 ? slot(n.imm) : nullptr) {
+        *whole = {knowledge_, symbols_[n.a]};
+        return;
+    }
+    for (std::int64_t at = n.imm & ~std::int64_t(7); at < n.imm + std::int64_t(size_of(n.type)); at += 8)
+        if (Slot* s = slot(at)) s->known = 0;
 }
 
 GroupFinder::Symbol GroupFinder::content(Inst const& n, Symbol fresh) {
-    for (Slot const& s : slots_)
-        if (s.at == n.imm) return s.symbol;
-    slots_.push_back({n.imm, fresh});
-    return fresh;
+    Slot* s = slot(n.imm);
+    if (!s) return fresh;
+    if (s->known != knowledge_) *s = {knowledge_, fresh};
+    return s->symbol;
 }
 
 GroupFinder::Symbol GroupFinder::lea(Inst const& n, Symbol fresh) {
@@ -81,13 +78,16 @@ GroupFinder::Symbol GroupFinder::lea(Inst const& n, Symbol fresh) {
     return {fresh.origin, std::int64_t(offset)};
 }
 
-AccessGroup GroupFinder::grown(std::uint32_t first) {
+AccessGroup GroupFinder::grown(std::size_t number, std::uint32_t end) {
+    auto const& accesses = plan_->accesses;
+    std::uint32_t const first = accesses[number];
     Symbol const start = symbols_[inst(first).a];
     AccessGroup group{first, first, 0, std::int32_t(size_of(inst(first).type)), writes(inst(first))};
-    std::uint32_t const end = std::min(count(), first + max_group_length);
-    for (std::uint32_t i = first + 1; i < end && inst(i).op != Opcode::call; ++i) {
+    end = std::min(end, first + max_group_length);
+    for (std::size_t k = number + 1; k < accesses.size() && accesses[k] < end; ++k) {
+        std::uint32_t const i = accesses[k];
         Inst const& n = inst(i);
-        if (!takes_part(n) || symbols_[n.a].origin != start.origin) continue;
+        if (symbols_[n.a].origin != start.origin) continue;
         std::int64_t const at = std::int64_t(std::uint64_t(symbols_[n.a].offset) - std::uint64_t(start.offset));
         if (at < -max_group_span || at > max_group_span) continue;
         std::int32_t const low = std::min(group.low, std::int32_t(at)),

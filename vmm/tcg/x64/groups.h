@@ -3,6 +3,7 @@
 #include "vmm/tcg/ir/ir.h"
 #include "vmm/tcg/x64/plan.h"
 
+#include <array>
 #include <cstdint>
 #include <vector>
 
@@ -30,7 +31,7 @@ struct AccessGroups {
 class GroupFinder {
 public:
     // Good until the next call.
-    AccessGroups const& run(ir::Block const& block);
+    AccessGroups const& run(ir::Block const& block, Plan const& plan);
 
 private:
     // What is known of an i64: the same unknown as all others of this origin, plus a constant.
@@ -39,10 +40,10 @@ private:
         std::int64_t offset;
     };
     static constexpr std::uint32_t pc_origin = no_index; // ... where the block's page begins
-    // A slot of the context whose content has a symbol.
+    // Eight bytes of the context, whose content has a symbol when `known` is the present knowledge_.
     struct Slot {
-        std::int64_t at;
-        Symbol symbol;
+        std::uint64_t known = 0;
+        Symbol symbol{};
     };
     // Sums of two unknowns are told apart by their parts.
     struct Sum {
@@ -53,17 +54,23 @@ private:
     std::uint32_t count() const { return std::uint32_t(block_->insts.size()); }
     ir::Inst const& inst(std::uint32_t i) const { return block_->insts[i]; }
     static Symbol moved(Symbol s, std::uint64_t by) { return {s.origin, std::int64_t(std::uint64_t(s.offset) + by)}; }
-    bool worth_a_look() const;
+    // Null: not among the slots watched.
+    Slot* slot(std::int64_t at) {
+        return at >= 0 && at % 8 == 0 && at / 8 < std::int64_t(slots_.size()) ? &slots_[std::size_t(at / 8)] : nullptr;
+    }
     Symbol symbol_of(std::uint32_t i);
     void note_put(ir::Inst const& n);
     Symbol content(ir::Inst const& n, Symbol fresh);
     Symbol lea(ir::Inst const& n, Symbol fresh);
-    AccessGroup grown(std::uint32_t first);
+    // Of the accesses from the one numbered `number`, before instruction `end`.
+    AccessGroup grown(std::size_t number, std::uint32_t end);
 
     ir::Block const* block_ = nullptr;
+    Plan const* plan_ = nullptr;
     AccessGroups found_;
     std::vector<Symbol> symbols_;
-    std::vector<Slot> slots_;
+    std::array<Slot, 256> slots_; // the first 2 KiB of the context
+    std::uint64_t knowledge_ = 0;
     std::vector<Sum> sums_;
 };
 

@@ -17,7 +17,7 @@ bool Emitter::emit_memory(std::uint32_t i) {
     case Opcode::load: return emit_load(i), true;
     case Opcode::store: return emit_store(i), true;
     default:
-        if (!info(inst(i).op).memory) return false;
+        if (!traits(inst(i).op).memory) return false;
         return emit_rmw(i), true;
     }
 }

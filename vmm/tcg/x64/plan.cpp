@@ -10,7 +10,7 @@ namespace vmm::tcg::x64 {
 using namespace ir;
 
 bool may_fault(Inst const& inst) {
-    OpInfo const& op = info(inst.op);
+    OpTraits const op = traits(inst.op);
     return op.memory || op.may_fault;
 }
 
@@ -58,7 +58,8 @@ public:
 
     void run() {
         plan_.values.assign(count(), {});
-        plan_.leas.clear(), plan_.gets.clear(), plan_.changes.clear();
+        plan_.leas.clear(), plan_.gets.clear(), plan_.changes.clear(), plan_.accesses.clear(), plan_.calls.clear();
+        plan_.vectors = plan_.wide = false;
         find_uses();
         fold_addresses();
         place_gets();
@@ -137,12 +138,21 @@ private:
         root.last_use = std::max(root.last_use, at);
     }
 
+    void note_kind(std::uint32_t i) {
+        Inst const& n = inst(i);
+        plan_.vectors |= n.type >= Type::v128;
+        plan_.wide |= n.type == Type::v256;
+        if (n.op == Opcode::call) plan_.calls.push_back(std::uint16_t(i));
+        if ((n.op == Opcode::load || n.op == Opcode::store) && !(n.memory & mem_lock))
+            plan_.accesses.push_back(std::uint16_t(i));
+    }
     void find_uses() {
         for (std::uint32_t i = 0; i < count(); ++i) {
             Inst const& n = inst(i);
             ValuePlan& v = value(ValueId(i));
             v.root = ValueId(i);
             if (n.op == Opcode::insn_start) continue;
+            note_kind(i);
             v.root = root_of(i);
             note_content(i);
             if (n.op == Opcode::put || call_writes(n)) plan_.changes.push_back(std::uint16_t(i));
@@ -153,7 +163,7 @@ private:
             if (v.root != i) continue;
             if (n.op == Opcode::lea) plan_.leas.push_back(std::uint16_t(i));
             if (n.op == Opcode::get) plan_.gets.push_back(std::uint16_t(i));
-            bool const address = info(n.op).memory || (n.op == Opcode::put && n.type == Type::i64 && v.pin >= 0);
+            bool const address = traits(n.op).memory || (n.op == Opcode::put && n.type == Type::i64 && v.pin >= 0);
             use(n.a, i, !address), use(n.b, i), use(n.c, i);
         }
         if (auto* t = std::get_if<BranchNonZero>(&block_.terminal)) use(t->value, count());
@@ -279,7 +289,7 @@ private:
                 live = false;
             else if (n.sets_flags && live)
                 live = keeps_some_flags(block_, n);
-            if (ir::always_reads_flags(n.op)) live = true;
+            if (traits(n.op).always_reads_flags) live = true;
             if (n.op == Opcode::call) {
                 live = live || !guest_.helper(std::uint16_t(n.imm)).pure;
                 overwritten = 0;

@@ -72,7 +72,10 @@ struct Plan {
     std::vector<ValuePlan> values;
     // cc as it is before / after instruction i: may something still look at it?
     std::vector<std::uint8_t> flags_live_before, flags_live_after;
-    bool flags_dead_at_entry = false; // cc is defined anew before anything can look
+    bool flags_dead_at_entry = false;    // cc is defined anew before anything can look
+    bool vectors = false, wide = false;  // the block has values of 128 bits or more; of 256
+    std::vector<std::uint16_t> accesses; // the loads and stores, but not those with LOCK
+    std::vector<std::uint16_t> calls;
     // While it is made: the instructions that are a lea or a get; puts and calls that write the context.
     std::vector<std::uint16_t> leas, gets, changes;
 };

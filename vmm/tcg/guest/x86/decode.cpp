@@ -104,33 +104,31 @@ bool model_has(vmm::x86::CpuModel const& model, ZydisDecodedInstruction const& i
     }
 }
 
-static ZydisDecoder make_decoder(Mode mode, vmm::x86::CpuModel const& model) {
-    ZydisDecoder decoder;
+Decoder::Decoder(Mode mode, vmm::x86::CpuModel const& model) : mode_(mode), model_(model) {
     if (mode.is64())
-        ZydisDecoderInit(&decoder, ZYDIS_MACHINE_MODE_LONG_64, ZYDIS_STACK_WIDTH_64);
+        ZydisDecoderInit(&decoder_, ZYDIS_MACHINE_MODE_LONG_64, ZYDIS_STACK_WIDTH_64);
     else
-        ZydisDecoderInit(&decoder, mode.code_bytes() == 4 ? ZYDIS_MACHINE_MODE_LEGACY_32 : ZYDIS_MACHINE_MODE_LEGACY_16,
+        ZydisDecoderInit(&decoder_,
+                         mode.code_bytes() == 4 ? ZYDIS_MACHINE_MODE_LEGACY_32 : ZYDIS_MACHINE_MODE_LEGACY_16,
                          mode.is(Mode::stack32) ? ZYDIS_STACK_WIDTH_32 : ZYDIS_STACK_WIDTH_16);
     // Encodings that mean something older where the extension is missing.
-    auto set = [&](ZydisDecoderMode m, bool on) { ZydisDecoderEnableMode(&decoder, m, on); };
+    auto set = [&](ZydisDecoderMode m, bool on) { ZydisDecoderEnableMode(&decoder_, m, on); };
     set(ZYDIS_DECODER_MODE_MPX, false);
     set(ZYDIS_DECODER_MODE_CET, false);
     set(ZYDIS_DECODER_MODE_CLDEMOTE, false);
     set(ZYDIS_DECODER_MODE_LZCNT, model.has(Feature::abm));
     set(ZYDIS_DECODER_MODE_TZCNT, model.has(Feature::bmi1));
     set(ZYDIS_DECODER_MODE_WBNOINVD, model.has(Feature::wbnoinvd));
-    return decoder;
 }
 
-DecodeStatus decode(Mode mode, vmm::x86::CpuModel const& model, std::span<std::uint8_t const> bytes, Decoded& out) {
-    ZydisDecoder const decoder = make_decoder(mode, model);
+DecodeStatus Decoder::decode(std::span<std::uint8_t const> bytes, Decoded& out) const {
     ZydisDecoderContext context;
-    ZyanStatus status = ZydisDecoderDecodeInstruction(&decoder, &context, bytes.data(), bytes.size(), &out.insn);
+    ZyanStatus status = ZydisDecoderDecodeInstruction(&decoder_, &context, bytes.data(), bytes.size(), &out.insn);
     if (status == ZYDIS_STATUS_NO_MORE_DATA) return DecodeStatus::truncated;
     if (status == ZYDIS_STATUS_INSTRUCTION_TOO_LONG) return DecodeStatus::too_long;
     if (!ZYAN_SUCCESS(status)) return DecodeStatus::undefined;
-    if (!exists_in_mode(mode, out.insn) || !model_has(model, out.insn)) return DecodeStatus::undefined;
-    status = ZydisDecoderDecodeOperands(&decoder, &context, &out.insn, out.operands, out.insn.operand_count_visible);
+    if (!exists_in_mode(mode_, out.insn) || !model_has(model_, out.insn)) return DecodeStatus::undefined;
+    status = ZydisDecoderDecodeOperands(&decoder_, &context, &out.insn, out.operands, out.insn.operand_count_visible);
     return ZYAN_SUCCESS(status) ? DecodeStatus::ok : DecodeStatus::undefined;
 }
 

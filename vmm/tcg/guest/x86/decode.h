@@ -33,9 +33,19 @@ enum class DecodeStatus : std::uint8_t {
     too_long,  // more than 15 bytes: #GP(0)
 };
 
-// Decodes the instruction at the start of `bytes` as `mode` and `model` understand it: encodings of extensions the
-// model lacks are undefined, LOCK on anything but the lockable memory forms too.
-DecodeStatus decode(Mode mode, vmm::x86::CpuModel const& model, std::span<std::uint8_t const> bytes, Decoded& out);
+// Decodes as `mode` and `model`, which must outlive it, understand code.
+class Decoder {
+public:
+    Decoder(Mode mode, vmm::x86::CpuModel const& model);
+    // The instruction at the start of `bytes`. Encodings of extensions the model lacks are undefined, LOCK on anything
+    // but the lockable memory forms too.
+    DecodeStatus decode(std::span<std::uint8_t const> bytes, Decoded& out) const;
+
+private:
+    Mode mode_;
+    vmm::x86::CpuModel const& model_;
+    ZydisDecoder decoder_;
+};
 
 // Whether `model` has the extension the decoded instruction belongs to.
 bool model_has(vmm::x86::CpuModel const& model, ZydisDecodedInstruction const& insn);

@@ -67,18 +67,19 @@ LiftStatus lift_block(Mode mode, vmm::x86::CpuModel const& model, CodeWindow cod
     out.start = std::int32_t(code.offset);
     out.alone = mode.is(Mode::single);
     Lifter l(mode, model, out);
+    Decoder const decoder(mode, model);
     unsigned const max_insns = mode.is(Mode::single) ? 1 : std::max(1u, limits.max_insns);
     unsigned offset = code.offset;
     auto full = [&] { return out.guest_insns >= max_insns || out.insts.size() >= limits.max_ir; };
     // The instruction behind STI belongs to its block: nothing may come between them.
     while (!l.ended() && offset < page_size && (!full() || l.window == std::int32_t(offset))) {
         CodeBytes bytes = fetch(code, offset, false);
-        DecodeStatus status = decode(mode, model, {bytes.bytes.data(), bytes.count}, l.d);
+        DecodeStatus status = decoder.decode({bytes.bytes.data(), bytes.count}, l.d);
         if (status == DecodeStatus::truncated) {
             if (out.guest_insns) break;
             if (!code.next_page) return LiftStatus::needs_next_page;
             bytes = fetch(code, offset, true);
-            status = decode(mode, model, {bytes.bytes.data(), bytes.count}, l.d);
+            status = decoder.decode({bytes.bytes.data(), bytes.count}, l.d);
             if (status == DecodeStatus::truncated) status = DecodeStatus::too_long;
             out.crosses_page = true;
         }

@@ -120,7 +120,7 @@ public:
     explicit Chooser(x86::CpuModel const& cpu) : model_(cpu) {}
 
     bool acceptable(std::span<std::uint8_t const> bytes, Decoded& d) const {
-        if (decode(Interpreted::mode, model_, bytes, d) != DecodeStatus::ok) return false;
+        if (Decoder(Interpreted::mode, model_).decode(bytes, d) != DecodeStatus::ok) return false;
         static constexpr ZydisInstructionCategory categories[] = {
             ZYDIS_CATEGORY_BINARY,    ZYDIS_CATEGORY_LOGICAL,   ZYDIS_CATEGORY_SHIFT,    ZYDIS_CATEGORY_ROTATE,
             ZYDIS_CATEGORY_BITBYTE,   ZYDIS_CATEGORY_DATAXFER,  ZYDIS_CATEGORY_CMOV,     ZYDIS_CATEGORY_SETCC,

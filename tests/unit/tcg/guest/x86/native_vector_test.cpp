@@ -239,7 +239,7 @@ TEST(NativeDifferential, vector_instructions_do_what_the_host_does) {
     for (unsigned failures = 0; done < wanted && failures < 12;) {
         auto const bytes = random_instruction(random);
         Decoded d;
-        if (decode(Interpreted::mode, *max, bytes, d) != DecodeStatus::ok || !acceptable(d)) continue;
+        if (Decoder(Interpreted::mode, *max).decode(bytes, d) != DecodeStatus::ok || !acceptable(d)) continue;
         auto start = std::make_unique<Machine>();
         fill(random, start->fx + 160, 256);
         fill(random, start->high, sizeof start->high);
