@@ -13,6 +13,26 @@ void Assembler::prefixes(Code& code, Reg const& reg, unsigned rex_bits, bool rex
     if (rex_bits || rex) code.add(0x40 | rex_bits);
 }
 
+// ModRM byte and what follows it.
+void Assembler::address(Code& code, int reg, int base, int index, int shift, std::int32_t displacement) {
+    bool const sib = index >= 0 || (base & 7) == host::rsp;
+    // A displacement is always given when base is rbp/r13, whose mod 0 form means something else.
+    unsigned const mod = displacement == 0 && (base & 7) != host::rbp ? 0
+                         : displacement == std::int8_t(displacement)  ? 1
+                                                                      : 2;
+    code.add(mod << 6 | unsigned(reg & 7) << 3 | (sib ? 4 : unsigned(base & 7)));
+    if (sib) code.add(unsigned(shift) << 6 | (index >= 0 ? unsigned(index & 7) : 4) << 3 | unsigned(base & 7));
+    if (mod == 1) code.add(unsigned(displacement));
+    if (mod == 2) code.add_word(std::uint32_t(displacement));
+}
+
+void Assembler::lea(int d, int base, int index, int shift, std::int32_t displacement) {
+    Code code(*this);
+    code.add(0x48 | (d >= 8 ? 4 : 0) | (index >= 8 ? 2 : 0) | (base >= 8 ? 1 : 0)), code.add(0x8d);
+    address(code, d, base, index, shift, displacement);
+    code.finish();
+}
+
 bool Assembler::memory(unsigned opcode, Reg const& reg, Address const& rm) {
     if (rm.getMode() != Address::M_ModRM) return false;
     Xbyak::RegExp const e = rm.getRegExp(false);
@@ -20,19 +40,11 @@ bool Assembler::memory(unsigned opcode, Reg const& reg, Address const& rm) {
     auto const displacement = std::int64_t(e.getDisp());
     bool const indexed = index.getBit() != 0;
     if (!base.isBit(64) || (indexed && !index.isBit(64)) || displacement != std::int32_t(displacement)) return false;
-    unsigned const b = unsigned(base.getIdx()), x = indexed ? unsigned(index.getIdx()) : 4;
+    int const b = base.getIdx(), x = indexed ? index.getIdx() : -1;
     Code code(*this);
-    prefixes(code, reg, (b >= 8 ? 1u : 0u) | (indexed && x >= 8 ? 2u : 0u), reg.isExt8bit());
+    prefixes(code, reg, (b >= 8 ? 1u : 0u) | (x >= 8 ? 2u : 0u), reg.isExt8bit());
     code.add(opcode | !reg.isBit(8));
-    bool const sib = indexed || (b & 7) == host::rsp;
-    // A displacement is always given when base is rbp/r13, whose mod 0 form means something else.
-    unsigned const mod = displacement == 0 && (b & 7) != host::rbp   ? 0
-                         : displacement == std::int8_t(displacement) ? 1
-                                                                     : 2;
-    code.add(mod << 6 | (unsigned(reg.getIdx()) & 7) << 3 | (sib ? 4 : b & 7));
-    if (sib) code.add((indexed ? unsigned(__builtin_ctz(unsigned(e.getScale()))) : 0) << 6 | (x & 7) << 3 | (b & 7));
-    if (mod == 1) code.add(unsigned(displacement));
-    if (mod == 2) code.add_word(std::uint32_t(displacement));
+    address(code, reg.getIdx(), b, x, indexed ? __builtin_ctz(unsigned(e.getScale())) : 0, std::int32_t(displacement));
     code.finish();
     return true;
 }

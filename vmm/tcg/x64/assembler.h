@@ -102,6 +102,8 @@ public:
     void lea(Reg const& d, Address const& s) {
         if (!memory(0x8c, d, s)) CodeGenerator::lea(d, s);
     }
+    // lea d, [base + index << shift + displacement]; `index`: -1 for none.
+    void lea(int d, int base, int index, int shift, std::int32_t displacement);
     void test(Reg const& d, Reg const& s) { registers(0x84, s, d); }
 #define VMM_X64_ALU(name, number)                                                                                      \
     void name(Reg const& d, Reg const& s) { registers(number * 8, s, d); }                                             \
@@ -168,6 +170,7 @@ private:
     static void prefixes(Code& code, Reg const& reg, unsigned rex_bits, bool rex);
     // Without a size bit in `opcode`: that of 8 bits. False: nothing was emitted, for this form is not a common one.
     bool memory(unsigned opcode, Reg const& reg, Address const& rm);
+    static void address(Code& code, int reg, int base, int index, int shift, std::int32_t displacement);
     void registers(unsigned opcode, Reg const& reg, Reg const& rm);
     bool immediate(unsigned operation, Reg const& reg, std::uint32_t imm);
     void modrm(int reg_field, Rm rm);

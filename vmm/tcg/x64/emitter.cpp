@@ -1,7 +1,5 @@
 #include "vmm/tcg/x64/emitter.h"
 
-#include "vmm/tcg/ir/op_info.h"
-
 #include <cstddef>
 
 namespace vmm::tcg::x64 {
@@ -77,27 +75,19 @@ void Emitter::run() {
     out_.host_bytes = std::uint32_t(as_.here() - out_.indirect);
 }
 
-// Values nobody wants are not made, except for their side effects.
-bool Emitter::skip(std::uint32_t i) const {
-    Inst const& n = inst(i);
-    ValuePlan const& v = plan_.values[i];
-    if (v.root != i || v.folded || done_[i]) return true;
-    OpTraits const op = traits(n.op);
-    return op.has_result && v.uses == 0 && !op.effect && !op.memory && !op.may_fault && !op.vector && !flags_wanted(i);
-}
-
 void Emitter::emit(std::uint32_t i) {
-    cur_ = i;
-    locked_ = 0;
-    xmm_locked_ = 0;
     Inst const& n = inst(i);
-    if (plan_.values[i].folded) values_[i].place = Place::address;
-    if (skip(i)) return;
-    switch (n.op) {
-    case Opcode::insn_start:
+    if (n.op == Opcode::insn_start) {
         guest_offset_ = std::int32_t(n.imm);
         marks_.push_back({as_.here(), guest_offset_});
         return;
+    }
+    if (plan_.values[i].folded) values_[i].place = Place::address;
+    if (plan_.values[i].unneeded || done_[i]) return;
+    cur_ = i;
+    locked_ = 0;
+    xmm_locked_ = 0;
+    switch (n.op) {
     case Opcode::constant: values_[i] = {.place = Place::immediate, .imm = n.imm}; return;
     case Opcode::get:
         if (n.type >= Type::v128)

@@ -108,7 +108,6 @@ private:
 
     // --- emitter.cpp
     void emit(std::uint32_t i);
-    bool skip(std::uint32_t i) const;
     void emit_get(std::uint32_t i);
     void emit_put(std::uint32_t i);
     void put_pinned(std::uint32_t i, unsigned pin);
@@ -154,7 +153,7 @@ private:
     static Type at_least_32(Type t) { return t == Type::i64 ? t : Type::i32; }
 
     // --- flags.cpp
-    bool flags_wanted(std::uint32_t i) const { return inst(i).sets_flags && plan_.flags_live_after[i]; }
+    bool flags_wanted(std::uint32_t i) const { return inst(i).sets_flags && plan_.values[i].flags_live_after; }
     void clobber_flags(); // RFLAGS are about to be lost
     void need_rflags();   // ... must hold the condition codes
     void need_memory();   // ... must be in the context

@@ -58,7 +58,7 @@ void Emitter::load_rflags(Xbyak::Address const& from) {
 
 void Emitter::clobber_flags() {
     if (!flags_.rflags) return;
-    bool live = cur_ >= block_.insts.size() || plan_.flags_live_before[cur_];
+    bool live = cur_ >= block_.insts.size() || plan_.values[cur_].flags_live_before;
     if (live && !flags_.memory && flags_.recipe.kind == Recipe::shifted && !flags_.carry) {
         as_.setc(frame_at(Type::i8, frame::shift_carry));
         flags_.carry = true;

@@ -65,14 +65,14 @@ void Emitter::load_address(int r, Address const& a, std::int32_t more) {
         if (disp == 0) {
             if (r != a.base) as_.mov(as_.r64(r), as_.r64(a.base));
         } else {
-            as_.lea(as_.r64(r), ptr[as_.r64(a.base) + disp]);
+            as_.lea(r, a.base, -1, 0, disp);
         }
     } else if (a.base < 0 && a.index < 0) {
         as_.mov(as_.r64(r), std::uint64_t(std::int64_t(disp)));
     } else if (a.base < 0) {
         as_.lea(as_.r64(r), ptr[as_.r64(a.index) * (1 << a.shift) + disp]);
     } else {
-        as_.lea(as_.r64(r), ptr[as_.r64(a.base) + as_.r64(a.index) * (1 << a.shift) + disp]);
+        as_.lea(r, a.base, a.index, a.shift, disp);
     }
 }
 

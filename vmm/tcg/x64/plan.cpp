@@ -51,13 +51,15 @@ namespace {
 class Planner {
 public:
     Planner(Block const& block, Pins const& pins, GuestInfo const& guest, Plan& plan)
-        : block_(block), pins_(pins), guest_(guest), plan_(plan) {
+        : block_(block), insts_(block.insts.data()), count_(std::uint32_t(block.insts.size())), pins_(pins),
+          guest_(guest), plan_(plan) {
+        plan_.values.assign(count_, {});
+        values_ = plan_.values.data();
         residents_.fill(no_index);
         content_.fill(no_index);
     }
 
     void run() {
-        plan_.values.assign(count(), {});
         plan_.leas.clear(), plan_.gets.clear(), plan_.changes.clear(), plan_.accesses.clear(), plan_.calls.clear();
         plan_.vectors = plan_.wide = false;
         find_uses();
@@ -68,9 +70,9 @@ public:
     }
 
 private:
-    Inst const& inst(std::uint32_t i) const { return block_.insts[i]; }
-    std::uint32_t count() const { return std::uint32_t(block_.insts.size()); }
-    ValuePlan& value(ValueId v) { return plan_.values[v]; }
+    Inst const& inst(std::uint32_t i) const { return insts_[i]; }
+    std::uint32_t count() const { return count_; }
+    ValuePlan& value(ValueId v) { return values_[v]; }
     bool call_writes(Inst const& n) const { return n.op == Opcode::call && guest_.helper(std::uint16_t(n.imm)).writes; }
     static bool is_slot_op(Inst const& n) { return n.op == Opcode::get || n.op == Opcode::put; }
     static bool overlap(Inst const& x, Inst const& y) {
@@ -255,7 +257,7 @@ private:
             bool ok = true;
             for (std::uint32_t k = root + 1; k < j && ok; ++k)
                 ok = !may_fault(inst(k)) && !(is_slot_op(inst(k)) && value(ValueId(k)).pin == pin);
-            for (std::uint32_t g = residents_[unsigned(pin)]; g != no_index && ok; g = plan_.values[g].next_resident)
+            for (std::uint32_t g = residents_[unsigned(pin)]; g != no_index && ok; g = values_[g].next_resident)
                 ok = g >= root || value(ValueId(g)).last_use <= root;
             if (ok) ok = stable_after(j, v.last_use, pin);
             if (!ok) continue;
@@ -264,7 +266,7 @@ private:
         }
     }
     void add_resident(std::int8_t pin, std::uint32_t i) {
-        plan_.values[i].next_resident = residents_[unsigned(pin)];
+        values_[i].next_resident = residents_[unsigned(pin)];
         residents_[unsigned(pin)] = i;
     }
     bool stable_after(std::uint32_t j, std::uint32_t until, std::int8_t pin) {
@@ -278,13 +280,11 @@ private:
     // Which flags are live; and puts to general registers in the context before others to the same, with nothing
     // between that looks.
     void look_back() {
-        plan_.flags_live_before.resize(count());
-        plan_.flags_live_after.resize(count());
         bool live = true;              // leaving the block
         std::uint32_t overwritten = 0; // bit per register
         for (std::uint32_t i = count(); i-- > 0;) {
             Inst const& n = inst(i);
-            plan_.flags_live_after[i] = live;
+            value(ValueId(i)).flags_live_after = live;
             if (n.op == Opcode::put_flags)
                 live = false;
             else if (n.sets_flags && live)
@@ -299,9 +299,17 @@ private:
             } else if (is_slot_op(n)) {
                 note_overwritten(i, overwritten);
             }
-            plan_.flags_live_before[i] = live;
+            value(ValueId(i)).flags_live_before = live;
+            note_unneeded(i);
         }
         plan_.flags_dead_at_entry = !live;
+    }
+    void note_unneeded(std::uint32_t i) {
+        Inst const& n = inst(i);
+        ValuePlan& v = value(ValueId(i));
+        OpTraits const op = traits(n.op);
+        bool const only_value = op.has_result && !op.effect && !op.memory && !op.may_fault && !op.vector;
+        v.unneeded = v.root != i || v.folded || (only_value && v.uses == 0 && !(n.sets_flags && v.flags_live_after));
     }
     void note_overwritten(std::uint32_t i, std::uint32_t& overwritten) {
         Inst const& n = inst(i);
@@ -320,6 +328,9 @@ private:
     // By general register: the get or put that says what the context has there.
     std::array<std::uint32_t, max_unpinned> content_;
     Block const& block_;
+    Inst const* insts_;
+    std::uint32_t count_;
+    ValuePlan* values_ = nullptr;
     Pins const& pins_;
     GuestInfo const& guest_;
     Plan& plan_;

@@ -62,6 +62,9 @@ struct ValuePlan {
     bool folded = false; // a lea that is computed anew at each use
     bool dead = false;   // a put that nothing sees before the next one
     bool wide = false;   // a load of a byte or word that is wanted with zeros above
+    // cc as it is before / after this instruction: may something still look at it?
+    bool flags_live_before = false, flags_live_after = false;
+    bool unneeded = false; // no code is made for it: nobody wants the value, or others make it
     // While the plan is made.
     bool used_otherwise = false;            // not only as an address
     std::uint16_t changes = 0;              // gets and puts: how many of Plan::changes come before the next instruction
@@ -70,8 +73,6 @@ struct ValuePlan {
 
 struct Plan {
     std::vector<ValuePlan> values;
-    // cc as it is before / after instruction i: may something still look at it?
-    std::vector<std::uint8_t> flags_live_before, flags_live_after;
     bool flags_dead_at_entry = false;    // cc is defined anew before anything can look
     bool vectors = false, wide = false;  // the block has values of 128 bits or more; of 256
     std::vector<std::uint16_t> accesses; // the loads and stores, but not those with LOCK

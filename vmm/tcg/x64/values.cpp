@@ -54,7 +54,7 @@ void Emitter::forget_slot(std::int64_t offset, unsigned size) {
 void Emitter::drop_recipe() {
     Recipe old = flags_.recipe;
     flags_.recipe = {}, flags_.carry = false;
-    if (cur_ < block_.insts.size() && !plan_.flags_live_before[cur_]) return;
+    if (cur_ < block_.insts.size() && !plan_.values[cur_].flags_live_before) return;
     if (flags_.rflags || flags_.memory) return;
     emit_store_recipe(as_, old);
     flags_.memory = true;
