@@ -28,6 +28,19 @@ void I8259Pair::reset() {
     update();
 }
 
+void I8259Pair::set_up_as_firmware(std::uint16_t levels) {
+    constexpr std::uint8_t masks[] = {0xb8, 0x8e}; // open: timer, keyboard, cascade, floppy; RTC, mouse, FPU, IDE
+    for (std::size_t i = 0; i < 2; ++i) {
+        Chip& chip = state_.chips[i];
+        chip = Chip{.imr = masks[i],
+                    .lines = chip.lines,
+                    .elcr = std::uint8_t(levels >> (8 * i) & elcr_writable[i]),
+                    .vector_base = std::uint8_t(i == 0 ? 0x08 : 0x70)};
+        chip.irr = chip.lines & chip.elcr;
+    }
+    update();
+}
+
 Result<void> I8259Pair::load(StateReader& from) { return adopt(TRY(load_state<State>(from))); }
 
 Result<void> I8259Pair::adopt(State const& loaded) {

@@ -55,6 +55,10 @@ public:
     // Level of the INT pin.
     bool interrupt_requested() const { return intr_; }
 
+    // What firmware does: vectors at 0x08 and 0x70, what a PC always has unmasked, PCI's interrupts level-triggered.
+    // For booting without firmware; `levels`: ELCR.
+    void set_up_as_firmware(std::uint16_t levels);
+
     void reset() override;
     void save(StateWriter& to) const override { save_state(to, state_); }
     Result<void> load(StateReader& from) override;

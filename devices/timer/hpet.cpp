@@ -53,6 +53,7 @@ void Hpet::reset() {
     drive(false);
     state_ = State{.pit_level = state_.pit_level, .rtc_level = state_.rtc_level, .timers = {}};
     for (auto& timer : timers_) timer->cancel();
+    if (needs_.on_legacy) needs_.on_legacy(false);
     needs_.irq0.set(state_.pit_level);
     needs_.irq8.set(state_.rtc_level);
 }
@@ -70,6 +71,7 @@ Result<void> Hpet::load(StateReader& from) {
     }
     drive(false);
     state_ = loaded;
+    if (needs_.on_legacy) needs_.on_legacy(legacy());
     if (!legacy()) {
         needs_.irq0.set(state_.pit_level);
         needs_.irq8.set(state_.rtc_level);
@@ -216,6 +218,7 @@ void Hpet::write_general_config(std::uint64_t value) {
     state_.counter_start = needs_.timers.now();
     state_.config = value & (enable_cnf | leg_rt_cnf);
     if (was_legacy != legacy()) {
+        if (needs_.on_legacy) needs_.on_legacy(legacy());
         needs_.irq0.set(!legacy() && state_.pit_level);
         needs_.irq8.set(!legacy() && state_.rtc_level);
     }

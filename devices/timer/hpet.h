@@ -8,6 +8,7 @@
 
 #include <array>
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <vector>
 
@@ -25,6 +26,7 @@ public:
         IrqLine& irq8;              // the same for timer 1 and the RTC
         std::vector<IrqLine*> pins; // I/O APIC inputs by number; null where the board wires none
         MsiTarget* msi = nullptr;   // where FSB interrupts go; null: not supported
+        std::function<void(bool replaced)> on_legacy{}; // irq0 and irq8 are taken from the 8254 and the RTC, or back
     };
     struct Config {
         std::uint32_t route_capability = 0x00000004; // I/O APIC inputs every timer may use

@@ -132,7 +132,7 @@ Result<void> I8254::adopt(State const& loaded) {
     if (loaded.next_interrupt < -1 || loaded.next_interrupt > latest)
         return error("the interval timer's state holds an impossible time");
     state_ = loaded;
-    if (state_.next_interrupt < 0) return counter0_changed(), Result<void>();
+    if (state_.next_interrupt < 0 || !out0_watched_) return counter0_changed(), Result<void>();
     timer_.cancel();
     timer_.arm(state_.next_interrupt);
     needs_.out0.set(out(0));
@@ -168,7 +168,7 @@ void I8254::counter0_changed() {
     std::int64_t rise = next_rise(c, too_fast ? now + min_interrupt_ticks : now);
     state_.next_interrupt = -1;
     timer_.cancel();
-    if (rise < 0) return;
+    if (rise < 0 || !out0_watched_) return;
     state_.next_interrupt = clock.time_of(rise);
     timer_.arm(state_.next_interrupt);
 }
@@ -176,6 +176,18 @@ void I8254::counter0_changed() {
 void I8254::timer_fired() {
     needs_.out0.set(false);
     needs_.out0.set(true);
+    counter0_changed();
+}
+
+void I8254::set_up_as_firmware() {
+    write(3, 1, 0x34); // counter 0, two bytes, mode 2, binary
+    write(0, 1, 0);
+    write(0, 1, 0);
+}
+
+void I8254::watch_out0(bool watched) {
+    if (watched == out0_watched_) return;
+    out0_watched_ = watched;
     counter0_changed();
 }
 

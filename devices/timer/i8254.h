@@ -49,6 +49,11 @@ public:
     // OUT of a counter, now.
     bool out(unsigned counter) const;
     bool gate(unsigned counter) const { return state_.counters[counter].gate; }
+    // What firmware does: counter 0 ticks 18.2 times a second. For booting without firmware.
+    void set_up_as_firmware();
+    // Whether anything sees OUT 0, at first yes. While nothing does (the HPET has taken its place), no timer runs for
+    // it.
+    void watch_out0(bool watched);
     // GATE of counter 2 comes from port 0x61.
     void set_gate(unsigned counter, bool level);
     // Ticks between rising edges in modes 2 and 3 (for a speaker), 0 when the counter does not oscillate.
@@ -78,6 +83,7 @@ private:
     Needs needs_;
     State state_;
     Timer timer_;
+    bool out0_watched_ = true; // the board's wiring, which is told again after a load
 };
 
 template <class V> void fields(V& v, I8254::Counter& s) {

@@ -227,6 +227,7 @@ CASE(ioapic_level_line_and_remote_irr) {
 CASE(pic_through_lint0) {
     start();
     apic_write(APIC_LVT_LINT0, 0x700); // ExtINT
+    outb(0x4d0, 0), outb(0x4d1, 0);    // edges, PCI's inputs too
     pic_init(0x90);
     Handler pic_handler = [](Frame* f) {
         hits[f->vector] = hits[f->vector] + 1;

@@ -67,9 +67,13 @@ PcMachine::PcMachine(PcConfig config, Needs needs, std::unique_ptr<RamBlock> ram
     : config_(std::move(config)), needs_(std::move(needs)), device_lock_(needs_.device_lock), ram_(std::move(ram)),
       smm_memory_(memory_, *ram_, [this] { return i440fx_ && i440fx_->smram_enabled(); }), apic_bus_(needs_.log),
       pic_({.intr = apic_bus_.lint(0), .log = needs_.log}), io_apic_({.bus = apic_bus_, .log = needs_.log}, {}),
-      engine_(&needs_.engine),
-      hpet_({.timers = timers_, .irq0 = isa_irqs_[0], .irq8 = isa_irqs_[8], .pins = io_apic_pins(), .msi = &apic_bus_},
-            {}),
+      engine_(&needs_.engine), hpet_({.timers = timers_,
+                                      .irq0 = isa_irqs_[0],
+                                      .irq8 = isa_irqs_[8],
+                                      .pins = io_apic_pins(),
+                                      .msi = &apic_bus_,
+                                      .on_legacy = [this](bool replaced) { pit_.watch_out0(!replaced); }},
+                                     {}),
       pit_({.out0 = hpet_.pit_input(), .timers = timers_}),
       rtc_({.irq = hpet_.rtc_input(), .timers = timers_, .wall = rtc_clock()},
            {.base_offset = config_.rtc_start - rtc_clock().now(), .slew = config_.rtc_slew}),
@@ -530,9 +534,12 @@ Result<void> PcMachine::reset() {
 
 // What firmware would have done before it starts an operating system, then the kernel itself.
 Result<void> PcMachine::prepare_boot() {
-    a20_port92_.set(true);
+    constexpr std::uint8_t port92_a20 = 2;
+    port92_.write(0, 1, port92_a20);
     i440fx_->enable_shadow_ram();
     piix3_->route({10, 10, 11, 11});
+    pic_.set_up_as_firmware(1u << 10 | 1u << 11); // PCI's
+    pit_.set_up_as_firmware();
     piix4_pm_->assign(pm_base, smbus_base);
     acpi_pm_.enter_acpi_mode();
     i8042_.set_up_as_firmware();

@@ -97,6 +97,18 @@ TEST_F(Pic, a_slave_request_withdrawn_gives_spurious_irq_15_and_the_master_needs
     EXPECT_EQ(isr(master), 0x04u);
 }
 
+TEST_F(Pic, firmware_leaves_it_with_a_pcs_vectors_masks_and_pci_levels) {
+    pic.set_up_as_firmware(1u << 10 | 1u << 11);
+    EXPECT_EQ(pic.master_ports().read(1, 1), 0xb8u);
+    EXPECT_EQ(pic.slave_ports().read(1, 1), 0x8eu);
+    EXPECT_EQ(pic.elcr_ports().read(1, 1), 0x0cu);
+    pic.input(0).set(true);
+    EXPECT_EQ(pic.acknowledge(), 0x08);
+    pic.master_ports().write(0, 1, 0x20);
+    pic.input(8).set(true);
+    EXPECT_EQ(pic.acknowledge(), 0x70);
+}
+
 TEST_F(Pic, masked_edges_wait) {
     master.write(1, 1, 0x10);
     raise(4), lower(4);

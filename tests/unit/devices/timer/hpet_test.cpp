@@ -17,7 +17,9 @@ struct HpetTest : testing::Test {
     TimerQueue timers{clock};
     FakeIrqLine irq0, irq8, pin2, pin20;
     FakeMsi msi;
-    dev::Hpet hpet{{timers, irq0, irq8, pins(), &msi}, {.route_capability = 1u << 2 | 1u << 20}};
+    std::vector<bool> replaced;
+    dev::Hpet hpet{{timers, irq0, irq8, pins(), &msi, [this](bool on) { replaced.push_back(on); }},
+                   {.route_capability = 1u << 2 | 1u << 20}};
 
     std::vector<dev::IrqLine*> pins() {
         std::vector<dev::IrqLine*> lines(24, nullptr);
@@ -141,6 +143,14 @@ TEST_F(HpetTest, legacy_replacement_takes_irq_0_and_8_from_the_pit_and_the_rtc) 
     set(conf, enable);
     EXPECT_TRUE(irq0.level());
     EXPECT_TRUE(irq8.level());
+}
+
+TEST_F(HpetTest, tells_when_it_takes_the_places_of_pit_and_rtc) {
+    set(conf, enable);
+    EXPECT_TRUE(replaced.empty());
+    set(conf, enable | legacy);
+    hpet.reset();
+    EXPECT_EQ(replaced, (std::vector<bool>{true, false}));
 }
 
 TEST_F(HpetTest, fsb_delivery_sends_a_message) {

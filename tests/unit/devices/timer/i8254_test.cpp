@@ -41,6 +41,25 @@ TEST_F(Pit, mode_0_raises_out_after_the_count_and_interrupts_once) {
     EXPECT_EQ(irq.rises(), 1u);
 }
 
+TEST_F(Pit, firmware_leaves_counter_0_ticking_18_times_a_second) {
+    pit.set_up_as_firmware();
+    unsigned before = irq.rises();
+    pass(10 * 65536 + 1);
+    EXPECT_EQ(irq.rises(), before + 10);
+}
+
+TEST_F(Pit, no_timer_runs_while_nobody_watches_out_0) {
+    control(0x34), count(0, 1000);
+    pit.watch_out0(false);
+    EXPECT_EQ(timers.next_deadline(), TimerQueue::never);
+    pass(1500);
+    EXPECT_EQ(latched(0), 501u); // counting goes on
+    unsigned before = irq.rises();
+    pit.watch_out0(true);
+    pass(501);
+    EXPECT_EQ(irq.rises(), before + 1);
+}
+
 TEST_F(Pit, mode_0_counts_on_past_zero) {
     control(0x30), count(0, 10);
     pass(1 + 15);
