@@ -82,7 +82,9 @@ Task<Result<void>> Qcow2Image::amend(Request request) {
     Header const before = store_->header();
     CO_TRY(check_unchanged(changes));
     std::string const compat = changes.text_or("compat", before.version == 2 ? "0.10" : "1.1");
-    CO_TRY_ASSIGN(std::uint32_t version, parse_compat(compat));
+    Result<std::uint32_t> const parsed = parse_compat(compat);
+    if (!parsed.ok()) co_return error("Unknown compatibility level {}", compat);
+    std::uint32_t const version = *parsed;
     CO_TRY_ASSIGN(unsigned order, wanted_refcount_order(changes, before, version));
     if (order != before.refcount_order) {
         CO_TRY(co_await store_->check_refcount_width(order));
@@ -97,11 +99,14 @@ Task<Result<void>> Qcow2Image::amend(Request request) {
             "Lazy refcounts only supported with compatibility level 1.1 and above (use compat=1.1 or greater)", EINVAL);
     CO_TRY_ASSIGN(bool raw, changes.boolean("data_file_raw", before.raw_external_data()));
     if (raw && !before.raw_external_data()) co_return Error("data-file-raw cannot be set on existing images", EINVAL);
+    if (changes.text_or("backing_file", before.backing_file) != before.backing_file ||
+        (changes.has("backing_fmt") && changes.text("backing_fmt") != before.backing_format))
+        co_return Error("Cannot amend the backing file\nYou can use 'qemu-img rebase' instead.", EINVAL);
     std::string const data_file = changes.text_or("data_file", before.data_file);
     if (!data_file.empty() && !before.external_data())
         co_return Error("data-file can only be set for images that use an external data file", EINVAL);
     if (changes.has("size")) {
-        ResizeRequest resize_to;
+        ResizeRequest resize_to{.shrink_ok = true}; // asked for by number: there is no other way to say so here
         CO_TRY_ASSIGN(resize_to.new_size_bytes, changes.size("size", size_));
         CO_TRY(co_await resize(resize_to));
     }
@@ -127,9 +132,6 @@ Task<Result<void>> Qcow2Image::amend(Request request) {
     h.feature_names = version >= 3;
     h.data_file = data_file;
     if (!raw) h.autoclear &= ~autoclear_raw_data_file;
-    if (changes.has("backing_file")) h.backing_file = changes.text_or("backing_file", "");
-    if (changes.has("backing_fmt")) h.backing_format = changes.text_or("backing_fmt", "");
-    if (h.backing_file.empty()) h.backing_format.reset();
     Result<void> result;
     if (version > before.version &&
         h.snapshot_count) // version 3 wants longer entries, and the header goes out with them

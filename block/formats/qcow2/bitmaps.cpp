@@ -350,7 +350,8 @@ Result<BitmapTable::Bitmap*> BitmapTable::usable(std::string const& name) {
 Task<Result<void>> BitmapTable::add_bitmap(BitmapInfo info) {
     if (!store_.writable()) co_return Error("Operation not permitted", EPERM);
     if (store_.header().version < 3) co_return Error("Cannot store dirty bitmaps in qcow2 v2 files", EINVAL);
-    if (info.name.empty() || info.name.size() > max_name_bytes) co_return Error("Bitmap name too long", EINVAL);
+    if (info.name.empty()) co_return Error("Bitmap name cannot be empty", EINVAL);
+    if (info.name.size() > max_name_bytes) co_return Error("Bitmap name too long", EINVAL);
     if (std::ranges::find(all_, info.name, &Bitmap::name) != all_.end())
         co_return Error(fmt::format("Bitmap already exists: {}", info.name), EEXIST);
     if (!is_power_of_two(info.granularity_bytes)) co_return Error("Granularity must be power of 2", EINVAL);

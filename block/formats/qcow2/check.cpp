@@ -312,7 +312,7 @@ Task<Result<void>> Checker::rebuild() {
     for (auto const& [c, value] : counts) blocks.insert(c / entries);
     CO_TRY_ASSIGN(RefcountLayout layout, lay_out_refcounts(g_, start, blocks));
     // The tables of an image that was cut off lie behind its end.
-    while (store_.areas().conflict(start << g_.cluster_bits, (layout.end() - start) << g_.cluster_bits)) {
+    while (store_.areas().used_by(start << g_.cluster_bits, (layout.end() - start) << g_.cluster_bits)) {
         start = layout.end();
         CO_TRY_ASSIGN(layout, lay_out_refcounts(g_, start, blocks));
     }

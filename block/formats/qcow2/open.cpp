@@ -70,8 +70,24 @@ Result<void> take_cache_sizes(OptionValues const& given, Store::Setup& setup) {
     return {};
 }
 
-Result<void> check_overlap_option(OptionValues const& given) {
-    constexpr std::string_view levels[] = {"none", "constant", "cached", "all"};
+// overlap-check=LEVEL or overlap-check.template=LEVEL, and single areas switched on or off beside it.
+Result<AreaSet> overlap_checks(OptionValues const& given) {
+    constexpr AreaSet constant = area_bit(Area::header) | area_bit(Area::active_l1) | area_bit(Area::refcount_table) |
+                                 area_bit(Area::snapshot_table) | area_bit(Area::bitmap_directory) |
+                                 area_bit(Area::encryption_header) | area_bit(Area::disputed);
+    constexpr std::pair<std::string_view, AreaSet> levels[] = {
+        {"none", 0}, {"constant", constant}, {"cached", cheap_areas}, {"all", all_areas}};
+    constexpr std::pair<char const*, Area> single[] = {
+        {"overlap-check.main-header", Area::header},
+        {"overlap-check.active-l1", Area::active_l1},
+        {"overlap-check.active-l2", Area::active_l2},
+        {"overlap-check.refcount-table", Area::refcount_table},
+        {"overlap-check.refcount-block", Area::refcount_block},
+        {"overlap-check.snapshot-table", Area::snapshot_table},
+        {"overlap-check.inactive-l1", Area::inactive_l1},
+        {"overlap-check.inactive-l2", Area::inactive_l2},
+        {"overlap-check.bitmap-directory", Area::bitmap_directory},
+    };
     std::optional<std::string> level = given.text("overlap-check");
     if (std::optional<std::string> under = given.text("overlap-check.template")) {
         if (level && *level != *under)
@@ -80,12 +96,18 @@ Result<void> check_overlap_option(OptionValues const& given) {
                          *level, *under);
         level = under;
     }
-    if (level && std::ranges::find(levels, *level) == std::end(levels))
+    auto found = std::ranges::find(levels, level.value_or("cached"), [](auto const& one) { return one.first; });
+    if (found == std::end(levels))
         return error("Unsupported value '{}' for qcow2 option 'overlap-check'. Allowed are any of the following: none, "
                      "constant, "
                      "cached, all",
                      *level);
-    return {};
+    AreaSet areas = found->second;
+    for (auto const& [name, area] : single) {
+        bool const on = TRY(given.boolean(name, (areas & area_bit(area)) != 0));
+        areas = AreaSet(on ? areas | area_bit(area) : areas & ~area_bit(area));
+    }
+    return areas;
 }
 
 } // namespace
@@ -101,9 +123,10 @@ Task<Result<std::unique_ptr<Qcow2Image>>> Qcow2Image::open(FormatOpenArgs args) 
     setup.writable = writable;
     setup.discard = options.discard == DiscardMode::unmap;
     CO_TRY(take_cache_sizes(options.tree, setup));
-    CO_TRY(check_overlap_option(options.tree));
+    CO_TRY_ASSIGN(AreaSet checked, overlap_checks(options.tree));
     Parts parts;
     parts.store = std::make_unique<Store>(std::move(setup));
+    parts.store->areas().check_only(checked);
     Header const& h = parts.store->header();
     parts.no_io = options.no_io && (h.external_data() || h.crypt_method != CryptMethod::none);
     CO_TRY(co_await parts.store->load());

@@ -114,7 +114,7 @@ Extent Refcounts::take_extent(std::uint64_t cluster, std::uint64_t count) {
 
 // A cluster that is to be used for something new must not be known as metadata, whatever its refcount says.
 Result<void> Refcounts::claim_new(std::uint64_t cluster, std::string_view what) {
-    auto area = areas_.conflict(cluster << g().cluster_bits, g().cluster());
+    auto area = areas_.used_by(cluster << g().cluster_bits, g().cluster());
     if (!area) return {};
     return corrupt(fmt::format("Preventing invalid allocation of {} at offset {:#x} (it is used by: {})", what,
                                cluster << g().cluster_bits, area_name(*area)));

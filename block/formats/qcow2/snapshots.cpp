@@ -114,6 +114,18 @@ Task<Result<void>> SnapshotTable::load() {
     }
     store_.areas().add(offset, table_bytes_, Area::snapshot_table);
     for (StoredSnapshot const& s : snapshots_) store_.areas().add(s.l1_offset, s.l1_bytes(), Area::inactive_l1);
+    Result<void> noted = co_await note_inactive_l2();
+    co_return noted;
+}
+
+Task<Result<void>> SnapshotTable::note_inactive_l2() {
+    if (!store_.areas().checks(Area::inactive_l2)) co_return Result<void>{};
+    std::vector<std::uint64_t> tables;
+    for (StoredSnapshot const& s : snapshots_) {
+        CO_TRY_ASSIGN(std::vector<std::uint64_t> l1, co_await read_l1(s));
+        std::ranges::copy_if(l1, std::back_inserter(tables), [](std::uint64_t entry) { return entry != 0; });
+    }
+    store_.areas().set_inactive_l2(tables);
     co_return Result<void>{};
 }
 
@@ -159,7 +171,8 @@ Task<Result<void>> SnapshotTable::write_table(std::vector<StoredSnapshot> snapsh
     if (old_bytes) store_.release(old_offset, div_ceil(old_bytes, g_.cluster()));
     table_bytes_ = raw.size();
     snapshots_ = std::move(snapshots);
-    co_return Result<void>{};
+    Result<void> noted = co_await note_inactive_l2();
+    co_return noted;
 }
 
 Task<Result<std::vector<std::uint64_t>>> SnapshotTable::read_l1(StoredSnapshot const& snapshot) {

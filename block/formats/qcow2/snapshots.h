@@ -44,6 +44,8 @@ public:
 private:
     Task<Result<std::uint64_t>> load_one(std::uint64_t offset);
     Task<Result<void>> write_table(std::vector<StoredSnapshot> snapshots);
+    // Tells the area map where the snapshots' L2 tables are, if it looks at them.
+    Task<Result<void>> note_inactive_l2();
     // Adds `delta` to the count of everything `l1` reaches.
     Task<Result<void>> count_tree(std::vector<std::uint64_t> const& l1, int delta);
     Task<Result<void>> count_l2(Table const& table, int delta);

@@ -41,9 +41,18 @@ Task<Result<void>> amend(Tool& tool, Image& image, std::string options, bool for
         progress.start(total);
         progress.set(done);
     };
+    progress.start(1);
     Result<void> result = co_await amendable->amend(std::move(request));
-    if (!result.ok()) co_return result.error();
+    progress.finish(); // also of a failure
     co_return result;
+}
+
+// The format of an image, for `-o help`.
+Task<Result<std::string>> format_of(Tool& tool, ImageRequest request) {
+    CO_TRY_ASSIGN(std::unique_ptr<Image> image, co_await open_for_tool(tool, request));
+    Result<std::string> name(std::string(image->format_name()));
+    Result<std::string> closed = co_await close_after(std::move(image), name);
+    co_return closed;
 }
 
 Task<Result<void>> open_and_amend(Tool& tool, ImageRequest request, std::string options, bool force,
@@ -87,12 +96,15 @@ int img_amend(Tool& tool, std::span<std::string const> words) {
     request.image_opts = args.has("image-opts");
     request.writable = true;
     request.cache = *cache;
+    if (options.help) {
+        Result<std::string> format = tool.run(format_of(tool, request));
+        return format.ok() ? print_amend_help(tool, *format) : tool.fail(format.error());
+    }
     bool quiet = args.has('q');
     Result<void> result;
     {
-        Progress progress({.printed = args.has('p') && !quiet, .quiet = quiet});
+        Progress progress({.printed = args.has('p') && !quiet, .quiet = quiet, .at_once = false});
         result = tool.run(open_and_amend(tool, request, options.text, args.has("force"), progress));
-        if (result.ok()) progress.finish();
     }
     return result.ok() ? 0 : tool.fail(size_error_text(result.error()));
 }

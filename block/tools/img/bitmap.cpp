@@ -142,6 +142,7 @@ int img_bitmap(Tool& tool, std::span<std::string const> words) {
     if (command.granularity && !adds) return tool.fail("granularity only supported with --add");
     if (args.has('F') && !args.has('b')) return tool.fail("-F only supported with -b");
     if (args.has('b') && !merges) return tool.fail("Merge bitmap source file only supported with --merge");
+    if (args.has("image-opts") && args.has('f')) return tool.fail("--image-opts and --format are mutually exclusive");
     if (args.operands().size() != 2) return tool.usage_error("Expecting filename and bitmap name");
     command.image.name = args.operands()[0];
     command.image.format = args.value_or('f', "");

@@ -2,6 +2,7 @@
 #include "block/core/image_info.h"
 #include "block/tools/img/command.h"
 
+#include <algorithm>
 #include <cerrno>
 #include <chrono>
 #include <cstdio>
@@ -22,7 +23,8 @@ Task<Result<void>> act(Image& image, char action, std::string name) {
         if (!snapshots) co_return error("Could not create snapshot '{}': {}", name, std::strerror(ENOTSUP));
         auto now = std::chrono::system_clock::now().time_since_epoch();
         auto seconds = std::chrono::duration_cast<std::chrono::seconds>(now);
-        SnapshotRequest request{.name = name, .date_seconds = seconds.count(), .icount = 0};
+        constexpr std::size_t longest_name = 255;
+        SnapshotRequest request{.name = name.substr(0, longest_name), .date_seconds = seconds.count(), .icount = 0};
         request.date_nanoseconds =
             std::uint32_t(std::chrono::duration_cast<std::chrono::nanoseconds>(now - seconds).count());
         result = co_await snapshots->create(request);
@@ -34,9 +36,12 @@ Task<Result<void>> act(Image& image, char action, std::string name) {
             co_return error("Could not apply snapshot '{}': Failed to load snapshot: {}", name,
                             result.error().errno_value() == ENOENT ? std::strerror(ENOENT) : result.error().message());
     } else if (action == 'd') {
-        if (snapshots) result = co_await snapshots->remove(name);
-        if (!snapshots || (!result.ok() && result.error().errno_value() == ENOENT))
-            co_return error("Could not delete snapshot '{}': snapshot not found", name);
+        // By name only: a number is no id here.
+        std::vector<SnapshotInfo> list;
+        if (snapshots) list = snapshots->list();
+        auto named = std::ranges::find(list, name, &SnapshotInfo::name);
+        if (named == list.end()) co_return error("Could not delete snapshot '{}': snapshot not found", name);
+        result = co_await snapshots->remove(named->id);
         if (!result.ok()) co_return result.error().with_prefix(fmt::format("Could not delete snapshot '{}'", name));
     }
     co_return result;
@@ -69,9 +74,12 @@ int img_snapshot(Tool& tool, std::span<std::string const> words) {
     ImageRequest request{.name = args.operands()[0]};
     request.image_opts = args.has("image-opts");
     request.force_share = args.has('U');
-    request.writable = action != 'l' && action != 0;
+    request.writable = action != 'l';
+    if (request.force_share && request.writable)
+        return tool.fail(
+            fmt::format("Could not open '{}': force-share=on can only be used with read-only images", request.name));
     request.backing = action == 'a' ? BackingChoice::from_image : BackingChoice::none;
-    Result<void> result = tool.run(open_and_act(tool, request, action == 0 ? 'l' : action, name));
+    Result<void> result = tool.run(open_and_act(tool, request, action, name));
     return result.ok() ? 0 : tool.fail(result.error());
 }
 

@@ -102,6 +102,38 @@ TEST(Qcow2Hostile, an_l2_entry_that_names_the_header_is_not_written_to) {
     for (std::uint64_t victim : {1, 2, 3, 4}) // refcount table, refcount block, L1, L2
         expect_marked_corrupt(bench, 4 * cluster, be((1ull << 63) | victim * cluster, 8));
 }
+// Whether a write through an L2 entry that names `victim` is refused at that level of overlap-check.
+bool write_is_refused(Qcow2Bench& bench, std::uint64_t victim, std::string const& level) {
+    bench.create("x.qcow2", 10 << 20);
+    auto image = bench.open("x.qcow2");
+    bench.write(*image, 0, std::vector<std::uint8_t>(100, 5));
+    EXPECT_TRUE(bench.run(image->capabilities().snapshots->create({.name = "s"})).ok());
+    bench.write(*image, 0, std::vector<std::uint8_t>(100, 6)); // the active table is another one now
+    bench.close(std::move(image));
+    std::ifstream file(bench.path("x.qcow2"), std::ios::binary);
+    std::uint8_t entry[8];
+    file.seekg(3 * cluster).read(reinterpret_cast<char*>(entry), sizeof entry);
+    patch(bench.path("x.qcow2"), load_be64(entry) & 0x00fffffffffffe00, be((1ull << 63) | victim * cluster, 8));
+    OpenOptions options = bench.options_for("x.qcow2");
+    options.tree.set("overlap-check", level);
+    auto opened = bench.run(open_image(bench.context, options));
+    EXPECT_TRUE(opened.ok());
+    std::vector<std::uint8_t> data(cluster, 9);
+    bool const refused = !bench.run(write_bytes(**opened, 0, ConstBytes(data))).ok();
+    (void)bench.run(close_image(std::move(opened).value()));
+    return refused;
+}
+TEST(Qcow2Hostile, overlap_check_says_what_writes_are_compared_with) {
+    Qcow2Bench bench;
+    constexpr std::uint64_t refcount_table = 1, refcount_block = 2, snapshots_l2 = 4;
+    EXPECT_FALSE(write_is_refused(bench, refcount_block, "none"));
+    EXPECT_FALSE(write_is_refused(bench, refcount_block, "constant"));
+    EXPECT_TRUE(write_is_refused(bench, refcount_table, "constant"));
+    EXPECT_TRUE(write_is_refused(bench, refcount_block, "cached"));
+    EXPECT_FALSE(write_is_refused(bench, snapshots_l2, "cached"));
+    EXPECT_TRUE(write_is_refused(bench, snapshots_l2, "all"));
+}
+
 TEST(Qcow2Hostile, an_unaligned_l2_entry_marks_the_image) {
     Qcow2Bench bench;
     expect_marked_corrupt(bench, 4 * cluster, be((1ull << 63) | (8 * cluster + 512), 8));
