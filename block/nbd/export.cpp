@@ -1,8 +1,11 @@
 #include "block/nbd/export.h"
 
 #include "block/core/chain.h"
+#include "vmm/base/checked.h"
 
 #include <algorithm>
+#include <cerrno>
+#include <cstring>
 
 namespace vmm::block::nbd {
 
@@ -32,11 +35,13 @@ Result<std::unique_ptr<Export>> Export::create(Image& image, ExportSettings sett
         return error("export description '{}' too long", settings.description);
     std::uint64_t whole = image.size_bytes();
     if (settings.offset > whole) return error("Invalid offset '{}'", settings.offset);
-    std::uint64_t size = settings.size.value_or(whole - settings.offset);
-    if (size > whole - settings.offset)
-        return error("The export would reach {} bytes beyond the end of the image", size - (whole - settings.offset));
+    constexpr std::uint64_t sector_bytes = 512;
+    std::uint64_t const stored = settings.size.value_or(whole - settings.offset);
+    if (stored > whole - settings.offset)
+        return error("The export would reach {} bytes beyond the end of the image", stored - (whole - settings.offset));
+    std::uint64_t const size = settings.size.value_or(align_up(stored, sector_bytes));
     settings.read_only = settings.read_only || image.read_only();
-    std::unique_ptr<Export> made(new Export(image, std::move(settings), size));
+    std::unique_ptr<Export> made(new Export(image, std::move(settings), size, stored));
     auto offer = [&](std::string name, DirtyBitmaps* owner) {
         made->contexts_.push_back(std::move(name));
         made->bitmap_owners_.push_back(owner);
@@ -60,20 +65,28 @@ std::uint16_t Export::flags(bool structured_replies) const {
 }
 
 Task<Result<void>> Export::read(std::uint64_t offset, Bytes to) {
-    return read_bytes(image_, settings_.offset + offset, to);
+    std::uint64_t const n = inside(offset, to.size());
+    std::ranges::fill(to.subspan(n), 0);
+    return read_bytes(image_, settings_.offset + std::min(offset, stored_), to.first(n));
 }
 Task<Result<void>> Export::write(std::uint64_t offset, ConstBytes from, Durability durability) {
-    return write_bytes(image_, settings_.offset + offset, from, durability);
+    std::uint64_t const n = inside(offset, from.size());
+    if (n < from.size() && !is_zero(from.subspan(n))) co_return Error(std::strerror(ENOSPC), ENOSPC);
+    Result<void> result =
+        co_await write_bytes(image_, settings_.offset + std::min(offset, stored_), from.first(n), durability);
+    co_return result;
 }
 Task<Result<void>> Export::flush() { return image_.flush(); }
 Task<Result<void>> Export::trim(std::uint64_t offset, std::uint64_t length) {
-    return discard(image_, settings_.offset + offset, length);
+    return discard(image_, settings_.offset + std::min(offset, stored_), inside(offset, length));
 }
 Task<Result<void>> Export::write_zeroes(std::uint64_t offset, std::uint64_t length, ZeroFlags flags) {
-    return block::write_zeroes(image_, settings_.offset + offset, length, flags);
+    return block::write_zeroes(image_, settings_.offset + std::min(offset, stored_), inside(offset, length), flags);
 }
 
 Task<Result<Export::State>> Export::state_at(unsigned id, std::uint64_t offset, std::uint64_t length) {
+    if (offset >= stored_) co_return State{length, contexts_[id] == allocation_context ? state_hole | state_zero : 0};
+    length = inside(offset, length);
     std::uint64_t at = settings_.offset + offset;
     if (DirtyBitmaps* owner = bitmap_owners_[id]) {
         std::string name = contexts_[id].substr(bitmap_prefix.size());

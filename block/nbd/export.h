@@ -13,8 +13,9 @@ namespace vmm::block::nbd {
 struct ExportSettings {
     std::string name;
     std::string description;
-    std::uint64_t offset = 0;          // where the export begins in the image
-    std::optional<std::uint64_t> size; // nullopt: to the image's end
+    std::uint64_t offset = 0; // where the export begins in the image
+    // nullopt: to the image's end, and on to a whole sector: zeroes follow, and only they can be written there.
+    std::optional<std::uint64_t> size;
     bool read_only = false;
     bool multi_conn = false;          // tell clients that several connections see each other's writes
     bool allocation_depth = false;    // offer qemu:allocation-depth
@@ -48,8 +49,12 @@ public:
                                               std::size_t max_extents);
 
 private:
-    Export(Image& image, ExportSettings settings, std::uint64_t size)
-        : image_(image), settings_(std::move(settings)), size_(size) {}
+    Export(Image& image, ExportSettings settings, std::uint64_t size, std::uint64_t stored)
+        : image_(image), settings_(std::move(settings)), size_(size), stored_(stored) {}
+    // How much of a request lies in the image.
+    std::uint64_t inside(std::uint64_t offset, std::uint64_t length) const {
+        return offset >= stored_ ? 0 : std::min(length, stored_ - offset);
+    }
     struct State {
         std::uint64_t length;
         std::uint32_t flags;
@@ -58,7 +63,7 @@ private:
 
     Image& image_;
     ExportSettings settings_;
-    std::uint64_t size_;
+    std::uint64_t size_, stored_; // stored_: without what was added to the last sector
     std::vector<std::string> contexts_;
     std::vector<DirtyBitmaps*> bitmap_owners_; // as contexts_; null for the others
 };

@@ -274,6 +274,28 @@ SCENARIOS = {
         "qemu-img convert -m 16 -W -f raw -O %(f)s a.raw yw && qemu-img compare -f raw -F %(f)s a.raw yw", "qemu-img convert -n -f raw -O %(f)s a.raw y && qemu-img compare -f raw -F %(f)s a.raw y",
         "qemu-img convert -n --target-is-zero -f raw -O %(f)s a.raw yw", "qemu-img convert --salvage -r 100M -f raw -O %(f)s a.raw yr", "qemu-img convert -B a.raw -F raw -f raw -O %(f)s a.raw yb 2>&1 | grep -v warning",
         "qemu-img check -r all -f %(f)s y 2>/dev/null", "qemu-img snapshot -l -f %(f)s y", "qemu-img rebase -f %(f)s -b '' y", "qemu-img resize -f %(f)s y -1M 2>/dev/null", "qemu-img map -f %(f)s -s 1M -l 1M --output=json y | sed 's/, .offset.*//; s/}]//'")]),
+    "amends": (True, RAW + ["qemu-img create -q -f raw base 4M", "qemu-img convert -f raw -O qcow2 a.raw a0"] + [
+        line % o for o in ("compat=0.10", "compat=foo", "lazy_refcounts=on,compat=0.10", "size=8M", "size=2M", "backing_file=base,backing_fmt=raw", "backing_file=", "data_file=x",
+                           "cluster_size=4k", "encryption=on", "preallocation=off", "extended_l2=off", "foo=1", ",", "help", "size=8M,lazy_refcounts=on")
+        for line in ("rm -f a; cp a0 a; qemu-img amend -o %s a", "qemu-img info a; qemu-img check -q a; : %s", "qemu-img amend -q -o %s a")]),
+    "snapshot_names": (True, QCOW2 + ["qemu-img snapshot %s a.qcow2" % o for o in (
+        "-c a", "-c a", "-c b", "-c ''", "-c 1", "-l", "-a 1", "-a b", "-a 99", "-d 1", "-d 2", "-d a", "-d zz", "-l", "-c $(head -c 300 /dev/zero | tr '\\0' n)", "-U -c u", "-U -l", "-l -c x", "")] + [
+        "qemu-img convert -l a -O raw a.qcow2 x", "qemu-img convert -l snapshot.name=b -O raw a.qcow2 x", "qemu-img convert -l snapshot.id=2 -O raw a.qcow2 x", "qemu-img convert -l snapshot.id=77 -O raw a.qcow2 x",
+        "qemu-img measure -l b -O qcow2 a.qcow2"]),
+    "checks_of_damaged_images": (True, [
+        "M() { /usr/bin/qemu-img create -q -f qcow2 i 4M; /usr/bin/qemu-io -c 'write -q -P 5 0 256k' i; python3 -c \"import struct; f = open('i', 'r+b'); "
+        "f.seek(%s); f.write(struct.pack('>%s', %s))\"; }; M; %s" % (at, form, value, check)
+        for at, form, value in ((0x40000, "Q", "0x8000000000050200"), (0x40000, "Q", "0x8000000000050201"), (0x40000, "Q", "0x50000"), (0x40000, "Q", "0x8000000000050001"), (0x40000, "Q", "0x8000000100000000"),
+                                (0x40008, "Q", "0x8000000000050000"), (0x40000, "Q", "0"), (0x30000, "Q", "0x40000"), (0x30000, "Q", "0"), (0x20008, "H", "0"), (0x20008, "H", "2"), (0x2000e, "H", "7"), (72, "Q", "2"), (72, "Q", "1"))
+        for check in ("qemu-img check i", "qemu-img check --output=json i", "qemu-img check -r leaks i | grep -v -e ^Image", "qemu-img check -r all -q i >/dev/null 2>&1; echo $?; /usr/bin/qemu-img check -q i >/dev/null 2>&1; echo $?")]),
+    "io_options": (True, CHAIN + ["cp b.qcow2 b0; cp a.qcow2 a0"] + ["cp b0 b.qcow2; cp a0 a.qcow2; qemu-io %s" % c for c in (
+        "-C b.qcow2 -c 'read 0 64k' -c map", "-c 'open -C b.qcow2' -c 'readv 0 64k 100k' -c map", "-d unmap b.qcow2 -c 'discard 0 1M' -c map -c 'read -P 0 0 1M'", "-d ignore b.qcow2 -c 'discard 0 1M' -c map",
+        "-U b.qcow2 -c 'read 0 4k'", "-U -r b.qcow2 -c 'read 0 4k'", "-c 'open -U b.qcow2'", "-k b.qcow2 -c length", "-k -n b.qcow2 -c length", "--image-opts -f qcow2 driver=qcow2,file.filename=b.qcow2 -c length",
+        "b.qcow2 -c 'reopen -r -w'", "b.qcow2 -c 'reopen -r -r'", "b.qcow2 -c 'break write_aio A'", "b.qcow2 -c 'writev 0 1k 0 3k' -c 'alloc 0 4M' -c 'truncate 8M' -c length -c map")] + [
+        "qemu-img create -q -f qcow2 q 4M; qemu-io -c 'open -o driver=qcow2,file.driver=blkdebug,file.image.filename=q%s' %s" % (o, c) for o, c in (
+            ("", "-c 'break write_aio A' -c 'aio_write -P 5 0 64k' -c 'wait_break A' -c 'read -P 0 0 64k' -c 'resume A' -c aio_flush -c 'read -P 5 0 64k'"),
+            (",file.inject-error.0.event=refblock_alloc,file.inject-error.0.once=on", "-c 'write -P 1 0 64k' -c 'write -P 2 0 64k' -c 'read -P 2 0 64k'"),
+            (",file.align=4096", "-c 'write 100 100' -c 'read -P 0xcd 100 100'"))]),
     "encrypted_targets": (True, RAW + [
         "qemu-img convert --object secret,id=s,data=abc -f raw -O luks -o key-secret=s,iter-time=10 a.raw l",
         "qemu-img compare --object secret,id=s,data=abc --image-opts driver=raw,file.filename=a.raw driver=luks,file.filename=l,key-secret=s",

@@ -243,6 +243,16 @@ def windows(vmm, work):
             assert run("nbdinfo", "--size", server.uri()).stdout.strip() == str(8192 * 512)
     with Server(vmm, work + "/o", "-o", "1048576", "-f", "raw", work + "/disk") as server:
         assert run("nbdinfo", "--size", server.uri()).stdout.strip() == str(SIZE - (1 << 20))
+    # An odd window ends with a whole sector, as qemu-nbd's: what is not in the image is zero and stays so.
+    with Server(vmm, work + "/w", "-t", "-o", "1000", "-f", "raw", work + "/disk") as server:
+        size = (SIZE - 1000 + 511) // 512 * 512
+        assert run("nbdinfo", "--size", server.uri()).stdout.strip() == str(size)
+        stored = SIZE - 1000 - (size - 512)
+        done = run("qemu-io", "-f", "raw", "-c", f"read -P 0 {size - 512 + stored} {512 - stored}", "-c", f"write -P 7 {size - 512} {stored}",
+                   "-c", f"read -P 7 {size - 512} {stored}", "-c", f"write -z {size - 512} 512", "-c", f"read -P 0 {size - 512} 512", server.uri())
+        assert "failed" not in done.stdout + done.stderr, done
+        refused = run("qemu-io", "-f", "raw", "-c", f"write -P 7 {size - 512} 512", server.uri(), ok=False)
+        assert "No space left" in refused.stdout + refused.stderr, refused
 
 
 def bitmaps(vmm, work):

@@ -289,6 +289,7 @@ Result<std::unique_ptr<Image>> open_profile_image(BlockBench& bench, ImageProfil
     options.filename = bench.path(name);
     options.format = profile.format;
     options.read_only = read_only;
+    options.discard = DiscardMode::unmap;
     options.tree = TRY(OptionValues::parse(profile.open_options));
     return bench.run(open_image(bench.context, options));
 }

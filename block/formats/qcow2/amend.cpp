@@ -99,7 +99,9 @@ Task<Result<void>> Qcow2Image::amend(Request request) {
             "Lazy refcounts only supported with compatibility level 1.1 and above (use compat=1.1 or greater)", EINVAL);
     CO_TRY_ASSIGN(bool raw, changes.boolean("data_file_raw", before.raw_external_data()));
     if (raw && !before.raw_external_data()) co_return Error("data-file-raw cannot be set on existing images", EINVAL);
-    if (changes.text_or("backing_file", before.backing_file) != before.backing_file ||
+    std::optional<std::string> const old_backing =
+        before.backing_file.empty() ? std::nullopt : std::optional(before.backing_file);
+    if ((changes.has("backing_file") && changes.text("backing_file") != old_backing) ||
         (changes.has("backing_fmt") && changes.text("backing_fmt") != before.backing_format))
         co_return Error("Cannot amend the backing file\nYou can use 'qemu-img rebase' instead.", EINVAL);
     std::string const data_file = changes.text_or("data_file", before.data_file);

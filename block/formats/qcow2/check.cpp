@@ -4,6 +4,8 @@
 #include "vmm/base/checked.h"
 
 #include <algorithm>
+#include <cerrno>
+#include <cstring>
 #include <set>
 
 namespace vmm::block::qcow2 {
@@ -47,13 +49,26 @@ Task<Result<CheckReport>> Checker::run() {
     for (Extent const& extent : others_) reference(extent.offset, extent.clusters << g_.cluster_bits);
     CO_TRY(co_await walk_refcounts());
     bool untrusted = broken_blocks_ != 0;
-    if (fixes_errors() && !untrusted) {
+    if (repair_ != RepairMode::none && !untrusted) {
         CO_TRY_ASSIGN(untrusted, co_await counts_call_used_clusters_free());
+    }
+    if (untrusted && repair_ == RepairMode::leaks) { // what looks like a leak may be in use
+        CO_TRY(co_await compare_counts(RepairMode::none));
+        message_("ERROR need to rebuild refcount structures");
+        co_return Error(std::strerror(EIO), EIO);
     }
     if (untrusted && fixes_errors()) {
         CO_TRY(co_await start_over());
     } else {
-        CO_TRY(co_await compare_counts(repair_));
+        // First what is wrong, then what is done about it.
+        std::uint64_t const corruptions = report_.corruptions, leaks = report_.leaks;
+        CO_TRY(co_await compare_counts(RepairMode::none));
+        if (repair_ != RepairMode::none && (report_.corruptions || report_.leaks)) {
+            report_.corruptions = corruptions;
+            report_.leaks = leaks;
+            wrong_counts_ = 0;
+            CO_TRY(co_await compare_counts(repair_));
+        }
     }
     CO_TRY(co_await check_copied_flags());
     if (repair_ != RepairMode::none) {
@@ -122,12 +137,17 @@ void Checker::walk_entry(Table& table, std::uint64_t index, L2Entry e, bool acti
     if (e.descriptor & l2_reserved)
         corruption(fmt::format("ERROR found l2 entry with reserved bits set: {:x}", e.descriptor));
     bool const external = store_.header().external_data();
-    bool const allocated =
-        g_.extended ? e.allocated_bits() != 0 : !(e.descriptor & entry_zero) && has_host_cluster(e, external);
+    bool const placed = has_host_cluster(e, external);
+    bool const has_data = g_.extended ? e.allocated_bits() != 0 : !(e.descriptor & entry_zero) && placed;
+    if (active && placed) {
+        ++report_.allocated_clusters;
+        if (next_contiguous && e.host() != next_contiguous) ++report_.fragmented_clusters;
+        next_contiguous = e.host() + g_.cluster();
+    }
     if (e.host() & g_.cluster_mask()) {
-        bool const fix = fixes_errors() && active;
-        std::string text = fmt::format("offset={:x}: {}luster is not properly aligned; L2 entry corrupted.", e.host(),
-                                       allocated ? "C" : "Preallocated c");
+        bool const fix = fixes_errors() && active && !has_data; // data is not thrown away
+        std::string text = fmt::format("offset={:x}: {} cluster is not properly aligned; L2 entry corrupted.", e.host(),
+                                       has_data ? "Data" : "Preallocated");
         if (!fix) {
             corruption("ERROR " + text);
             if (!external) reference(e.host(), g_.cluster());
@@ -142,11 +162,6 @@ void Checker::walk_entry(Table& table, std::uint64_t index, L2Entry e, bool acti
     if (g_.extended && (e.allocated_bits() & e.zero_bits()))
         corruption(fmt::format("ERROR offset={:x}: subclusters are both allocated and zero (bitmap {:x})", e.host(),
                                e.bitmap));
-    if (active && allocated) {
-        ++report_.allocated_clusters;
-        if (next_contiguous && e.host() != next_contiguous) ++report_.fragmented_clusters;
-        next_contiguous = e.host() + g_.cluster();
-    }
     if (e.host() && !external) reference(e.host(), g_.cluster());
 }
 
@@ -253,9 +268,11 @@ Task<Result<void>> Checker::compare_counts(RepairMode repair) {
 
 Task<Result<void>> Checker::check_copied_flags() {
     if (store_.header().external_data()) co_return Result<void>{};
-    // Counts as they are, or as they would be: an image that is not repaired is judged by what is in the file.
+    // Counts as they are, or as they would be: an image that is not repaired is judged by what is in the file. Where
+    // nothing else is wrong the counts can be trusted, and setting the flags is safe.
+    bool const fix = fixes_errors() || (repair_ == RepairMode::leaks && report_.corruptions == 0 &&
+                                        report_.leaks == 0 && report_.check_errors == 0);
     auto flag_error = [&](std::string_view what, std::uint64_t entry, std::uint64_t count) {
-        bool fix = fixes_errors();
         message_(fmt::format("{} OFLAG_COPIED {}={:x} refcount={}", fix ? "Repairing" : "ERROR", what, entry, count));
         ++(fix ? report_.corruptions_fixed : report_.corruptions);
         return fix;

@@ -143,6 +143,7 @@ Task<Result<void>> Qcow2Image::write_zeroes(std::uint64_t offset, std::uint64_t 
 
 Task<Result<void>> Qcow2Image::discard(std::uint64_t offset, std::uint64_t length) {
     CO_TRY(check_write(offset, length));
+    if (!store_->passes_discards()) co_return Result<void>{}; // discard=ignore
     if (!bitmaps_->ready_to_record()) {
         CO_TRY(co_await bitmaps_->start_recording());
     }

@@ -1,5 +1,6 @@
 // Images made by hand to hurt: each gives an error that names the field, or is refused for writing.
 #include "tests/unit/block/qcow2/qcow2_bench.h"
+#include "vmm/base/endian.h"
 
 #include <fstream>
 
@@ -107,13 +108,15 @@ bool write_is_refused(Qcow2Bench& bench, std::uint64_t victim, std::string const
     bench.create("x.qcow2", 10 << 20);
     auto image = bench.open("x.qcow2");
     bench.write(*image, 0, std::vector<std::uint8_t>(100, 5));
-    EXPECT_TRUE(bench.run(image->capabilities().snapshots->create({.name = "s"})).ok());
+    SnapshotRequest snapshot;
+    snapshot.name = "s";
+    EXPECT_TRUE(bench.run(image->capabilities().snapshots->create(snapshot)).ok());
     bench.write(*image, 0, std::vector<std::uint8_t>(100, 6)); // the active table is another one now
     bench.close(std::move(image));
     std::ifstream file(bench.path("x.qcow2"), std::ios::binary);
-    std::uint8_t entry[8];
-    file.seekg(3 * cluster).read(reinterpret_cast<char*>(entry), sizeof entry);
-    patch(bench.path("x.qcow2"), load_be64(entry) & 0x00fffffffffffe00, be((1ull << 63) | victim * cluster, 8));
+    be64 entry;
+    file.seekg(3 * cluster).read(reinterpret_cast<char*>(&entry), sizeof entry);
+    patch(bench.path("x.qcow2"), entry & 0x00fffffffffffe00, be((1ull << 63) | victim * cluster, 8));
     OpenOptions options = bench.options_for("x.qcow2");
     options.tree.set("overlap-check", level);
     auto opened = bench.run(open_image(bench.context, options));

@@ -30,6 +30,7 @@ struct Qcow2Bench : BlockBench {
         options.format = "qcow2";
         options.read_only = read_only;
         options.cache = CacheMode::unsafe;
+        options.discard = DiscardMode::unmap;
         return options;
     }
     std::unique_ptr<Image> open(std::string const& name, bool read_only = false) {
