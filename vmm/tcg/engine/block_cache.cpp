@@ -8,8 +8,13 @@ namespace vmm::tcg {
 
 CachedBlock& BlockCache::add(std::unique_ptr<CachedBlock> block) {
     CachedBlock* b = block.get();
-    by_page_[b->ram->host() + b->page_offset].push_back(b);
-    if (b->crosses_page) by_page_[b->next_ram->host() + b->next_page_offset].push_back(b);
+    auto enter = [&](std::uint8_t const* page) {
+        CachedBlock*& first = by_page_[page];
+        next_in(*b, page) = first;
+        first = b;
+    };
+    enter(page_of(*b, false));
+    if (b->crosses_page && page_of(*b, true) != page_of(*b, false)) enter(page_of(*b, true));
     blocks_.add(bytes_of(*b), b->mode, std::move(block));
     return *b;
 }
@@ -17,24 +22,26 @@ CachedBlock& BlockCache::add(std::unique_ptr<CachedBlock> block) {
 void BlockCache::remove(CachedBlock* b) {
     auto leave = [&](std::uint8_t const* page) {
         auto it = by_page_.find(page);
-        std::erase(it->second, b);
-        if (it->second.empty()) by_page_.erase(it);
+        CachedBlock** link = &it->second;
+        while (*link != b) link = &next_in(**link, page);
+        *link = next_in(*b, page);
+        if (!it->second) by_page_.erase(it);
     };
-    leave(b->ram->host() + b->page_offset);
-    if (b->crosses_page) leave(b->next_ram->host() + b->next_page_offset);
+    leave(page_of(*b, false));
+    if (b->crosses_page && page_of(*b, true) != page_of(*b, false)) leave(page_of(*b, true));
     backend_.unlink(*b->translation);
     graveyard_.push_back(blocks_.take(bytes_of(*b), b->mode));
 }
 
 void BlockCache::drop(RamBlock& ram, std::uint64_t page_offset, std::uint64_t granules) {
-    auto it = by_page_.find(ram.host() + page_offset);
+    std::uint8_t const* const page = ram.host() + page_offset;
+    auto it = by_page_.find(page);
     if (it == by_page_.end()) return;
     std::vector<CachedBlock*> hit;
-    for (CachedBlock* b : it->second) {
-        bool first_page = b->ram == &ram && b->page_offset == page_offset;
-        std::uint64_t in_first = std::min<std::uint64_t>(b->bytes, page_size - b->start);
-        std::uint64_t mask =
-            first_page ? CodeTracker::granules(b->start, in_first) : CodeTracker::granules(0, b->bytes - in_first);
+    for (CachedBlock* b = it->second; b; b = next_in(*b, page)) {
+        std::uint64_t const in_first = std::min<std::uint64_t>(b->bytes, page_size - b->start);
+        std::uint64_t mask = page_of(*b, false) == page ? CodeTracker::granules(b->start, in_first) : 0;
+        if (b->crosses_page && page_of(*b, true) == page) mask |= CodeTracker::granules(0, b->bytes - in_first);
         if (mask & granules) hit.push_back(b);
     }
     invalidations_ += hit.size();

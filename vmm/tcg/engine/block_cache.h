@@ -3,7 +3,9 @@
 #include "vmm/memory/ram.h"
 #include "vmm/tcg/backend.h"
 #include "vmm/tcg/engine/block_table.h"
+#include "vmm/tcg/huge_memory.h"
 
+#include <array>
 #include <cstdint>
 #include <memory>
 #include <unordered_map>
@@ -21,6 +23,11 @@ struct CachedBlock {
     std::uint16_t start = 0, bytes = 0, guest_insns = 0;
     bool crosses_page = false;
     std::unique_ptr<Translation> translation;
+    std::array<CachedBlock*, 2> next_in_page{}; // BlockCache's: of its first page's blocks, and its second's
+
+    static void* operator new(std::size_t, Pool<CachedBlock>& pool) { return pool.take(); }
+    static void operator delete(void* p, Pool<CachedBlock>&) { Pool<CachedBlock>::give_back(p); }
+    static void operator delete(void* p) { Pool<CachedBlock>::give_back(p); }
 };
 
 // Used on the vCPU's thread only.
@@ -47,12 +54,19 @@ public:
 
 private:
     void remove(CachedBlock* block);
+    static std::uint8_t const* page_of(CachedBlock const& b, bool second) {
+        return second ? b.next_ram->host() + b.next_page_offset : b.ram->host() + b.page_offset;
+    }
+    // The link by which the block hangs on a page: its second one when it begins in another.
+    static CachedBlock*& next_in(CachedBlock& b, std::uint8_t const* page) {
+        return b.next_in_page[page_of(b, false) != page];
+    }
     static std::uint8_t const* bytes_of(CachedBlock const& b) { return b.ram->host() + b.page_offset + b.start; }
 
     Backend& backend_;
     BlockTable<CachedBlock> blocks_;
-    // Blocks by each page they touch (host address of the page).
-    std::unordered_map<std::uint8_t const*, std::vector<CachedBlock*>> by_page_;
+    // The first of the blocks that touch a page, by the page's host address; the others hang on it.
+    std::unordered_map<std::uint8_t const*, CachedBlock*> by_page_;
     std::vector<std::unique_ptr<CachedBlock>> graveyard_;
     std::uint64_t flushes_ = 0, invalidations_ = 0;
 };

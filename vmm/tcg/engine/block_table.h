@@ -2,6 +2,7 @@
 // cache line of it.
 #pragma once
 #include "vmm/base/assert.h"
+#include "vmm/tcg/huge_memory.h"
 
 #include <cstddef>
 #include <cstdint>
@@ -69,6 +70,7 @@ private:
         std::uint64_t mode = 0;
         std::unique_ptr<Block> block;
     };
+    using Entries = std::vector<Entry, HugeAllocator<Entry>>;
     static constexpr std::size_t first_size = 4096; // a power of two
     std::size_t home(std::uint8_t const* host, std::uint64_t mode) const {
         std::uint64_t const key = reinterpret_cast<std::uintptr_t>(host) ^ mode << 40;
@@ -84,13 +86,13 @@ private:
         entries_[i] = std::move(entry);
     }
     void grow() {
-        std::vector<Entry> old(2 * entries_.size());
+        Entries old(2 * entries_.size());
         old.swap(entries_);
         for (Entry& e : old)
             if (e.host) place(std::move(e));
     }
 
-    std::vector<Entry> entries_ = std::vector<Entry>(first_size);
+    Entries entries_ = Entries(first_size);
     std::size_t count_ = 0;
 };
 

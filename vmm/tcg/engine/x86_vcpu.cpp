@@ -322,7 +322,7 @@ CachedBlock* X86Vcpu::block_at_pc(std::uint64_t mode) {
 std::unique_ptr<CachedBlock> X86Vcpu::translate(x86::FetchResult const& where, std::uint64_t linear,
                                                 std::uint64_t mode) {
     CodeTracker& code = config_.shared.code;
-    auto block = std::make_unique<CachedBlock>();
+    std::unique_ptr<CachedBlock> block(new (blocks_) CachedBlock);
     block->mode = mode;
     block->linear = linear;
     block->start = std::uint16_t(linear & (page_size - 1));

@@ -109,6 +109,7 @@ private:
     std::array<std::uint32_t, 16> register_slots_{};
     std::unique_ptr<x86::Mmu> mmu_;
     std::unique_ptr<Backend> backend_;
+    Pool<CachedBlock> blocks_;
     std::unique_ptr<BlockCache> cache_;
     std::array<std::array<std::uint8_t, page_size>, 2> code_copy_;
     ir::Block ir_; // being translated

@@ -116,6 +116,7 @@ struct X64Backend::Impl {
     EmitOptions emit;
     std::size_t thunk_bytes = 0;
     unsigned live = 0; // translations not yet destroyed
+    Pool<X64Block> blocks;
     bool abandoned = false;
     std::array<AddressCache, address_caches> caches;
     AddressCache* current = nullptr;
@@ -152,7 +153,7 @@ std::unique_ptr<Translation> X64Backend::translate(ir::Block const& block) {
         return nullptr;
     }
     if (m.live && m.chance(m.options.refuse_one_in)) return nullptr;
-    auto out = std::make_unique<X64Block>(*this, &m.live);
+    std::unique_ptr<X64Block> out(new (m.blocks) X64Block(*this, &m.live));
     m.assembler.setSize(m.cache->used());
     m.last = out.get();
     m.last_address = block.address;

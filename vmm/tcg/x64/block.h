@@ -1,8 +1,10 @@
 // X64Block: a translated block: where its code lies and how it is linked.
 #pragma once
 #include "vmm/tcg/backend.h"
+#include "vmm/tcg/huge_memory.h"
 
 #include <array>
+#include <cstddef>
 #include <cstdint>
 
 namespace vmm::tcg::x64 {
@@ -33,6 +35,10 @@ public:
         backend_.unlink(*this);
         --*live_;
     }
+
+    static void* operator new(std::size_t, Pool<X64Block>& pool) { return pool.take(); }
+    static void operator delete(void* p, Pool<X64Block>&) { Pool<X64Block>::give_back(p); }
+    static void operator delete(void* p) { Pool<X64Block>::give_back(p); }
 
     std::uint8_t const* code = nullptr;     // writable view; entered with pc_base set
     std::uint8_t const* indirect = nullptr; // entered with the guest address in r14; sets pc_base
