@@ -23,11 +23,22 @@ struct Indexed {
 };
 constexpr Indexed indexed[] = {{4, 5}, {7, 2}, {0xb, 3}, {0xd, 64}, {0x8000001d, 5}};
 
-// Paravirtual features that work without an interrupt controller in the kernel.
+// Paravirtual features, of those that a guest can go on using when another engine takes it over: none with hypercalls,
+// which are undefined instructions there (KVM_FEATURE_PV_UNHALT, _PV_SEND_IPI), none with a promise that only KVM keeps
+// (_STEAL_TIME and _PV_TLB_FLUSH: to flush for a CPU that is marked preempted; _ASYNC_PF: to tell that a page has
+// come).
 constexpr std::uint32_t pv_without_apic = 1u << KVM_FEATURE_CLOCKSOURCE | 1u << KVM_FEATURE_NOP_IO_DELAY |
                                           1u << KVM_FEATURE_CLOCKSOURCE2 | 1u << KVM_FEATURE_CLOCKSOURCE_STABLE_BIT;
-constexpr std::uint32_t pv_with_apic = pv_without_apic | 1u << KVM_FEATURE_PV_EOI | 1u << KVM_FEATURE_PV_UNHALT |
-                                       1u << KVM_FEATURE_PV_SEND_IPI | 1u << KVM_FEATURE_PV_TLB_FLUSH;
+constexpr std::uint32_t pv_with_apic = pv_without_apic | 1u << KVM_FEATURE_PV_EOI;
+constexpr std::uint32_t svm_leaf = 0x8000000a;
+
+// What a guest needs to know to run guests of its own (APM vol. 3, Fn8000_000A); the leaves before it are there.
+void add_svm_leaf(std::vector<kvm_cpuid_entry2>& list, kvm_cpuid_entry2 const& supported) {
+    std::erase_if(list, [](kvm_cpuid_entry2 const& e) { return e.function == svm_leaf; });
+    list.push_back(supported);
+    for (kvm_cpuid_entry2& e : list)
+        if (e.function == 0x80000000) e.eax = std::max(e.eax, svm_leaf);
+}
 
 } // namespace
 
@@ -89,6 +100,8 @@ std::vector<kvm_cpuid_entry2> make_cpuid(x86::CpuModel const& model, x86::CpuidC
         list.push_back(features);
     }
     add_range(0x80000000);
+    auto* svm = find(supported, svm_leaf, 0);
+    if (svm && model.has(x86::Feature::svm)) add_svm_leaf(list, *svm);
     return list;
 }
 

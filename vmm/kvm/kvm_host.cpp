@@ -21,6 +21,8 @@ HostFacts look_at_host() {
     facts.virtualization = vmx || svm;
     struct stat device {};
     facts.device_exists = stat(device_path, &device) == 0;
+    if (facts.device_exists)
+        facts.group_may_open = device.st_gid != 0 && (device.st_mode & (S_IRGRP | S_IWGRP)) == (S_IRGRP | S_IWGRP);
     char buffer[1024];
     struct passwd entry {
     }, *user = nullptr;
@@ -39,6 +41,11 @@ Error explain_open_failure(int errno_value, HostFacts const& host) {
     char const* module = host.intel ? "kvm_intel" : "kvm_amd";
     if (!host.x86)
         text += "\nKVM on this host cannot run x86 guests: use -accel tcg";
+    else if ((errno_value == EACCES || errno_value == EPERM) && !host.group_may_open)
+        text += fmt::format("\n{} is open to root only: 'sudo chgrp kvm {} && sudo chmod 660 {}' opens it to the group "
+                            "kvm, in which you have to be ('sudo usermod -aG kvm {}', and log in again), or use -accel "
+                            "tcg",
+                            device_path, device_path, device_path, host.user.empty() ? "$USER" : host.user);
     else if (errno_value == EACCES || errno_value == EPERM)
         text +=
             fmt::format("\n{} is not yours to open: 'sudo usermod -aG {} {}' and log in again, or use -accel tcg",

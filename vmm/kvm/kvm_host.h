@@ -15,8 +15,9 @@ struct HostFacts {
     bool virtualization = false; // vmx or svm in CPUID
     bool intel = true;           // which module it would be
     bool device_exists = true;
-    std::string user;  // for the usermod hint
-    std::string group; // the device's group, when it has one to join
+    std::string user;           // for the usermod hint
+    std::string group;          // the device's group, when it has one to join
+    bool group_may_open = true; // the device is open to its group
 };
 HostFacts look_at_host();
 

@@ -23,6 +23,18 @@ TEST(CpuModel, features_are_added_and_removed_by_name_and_alias) {
     EXPECT_FALSE(m.has(Feature::nx));
 }
 
+TEST(CpuModel, who_runs_on_the_hosts_cpu_sees_its_vendor) {
+    std::vector<std::string> warnings;
+    auto on_host = [&](char const* name) {
+        return make_cpu_model(name, everything(), warnings, CpuIdentity::host).value();
+    };
+    CpuModel const host = model("host");
+    for (char const* name : {"qemu64", "kvm64", "max"}) EXPECT_EQ(on_host(name).vendor, host.vendor) << name;
+    EXPECT_EQ(on_host("max").signature(), host.signature());
+    EXPECT_EQ(on_host("qemu64").signature(), model("qemu64").signature());
+    EXPECT_NE(model("max").brand, on_host("max").brand);
+}
+
 TEST(CpuModel, unknown_names_get_the_nearest_one) {
     std::vector<std::string> warnings;
     EXPECT_EQ(make_cpu_model("qemu46", everything(), warnings).error().message(),

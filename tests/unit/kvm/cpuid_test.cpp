@@ -2,6 +2,8 @@
 #include "fixture.h"
 #include "vmm/kvm/kvm_cpuid.h"
 
+#include <algorithm>
+
 namespace vmm::kvm {
 
 namespace {
@@ -37,6 +39,23 @@ TEST(KvmCpuid, the_tsc_deadline_timer_needs_a_kernel_apic) {
     EXPECT_FALSE(bit(features_of(supported, KernelIrqchip::on, false)));
 }
 
+TEST(KvmCpuid, a_guest_with_svm_is_told_what_kvm_offers_its_guests) {
+    std::vector<std::string> warnings;
+    auto svm = leaf(0x8000000a);
+    svm.eax = 1, svm.ebx = 8, svm.edx = 9;
+    std::vector<kvm_cpuid_entry2> supported{svm};
+    for (bool has : {false, true}) {
+        auto model = x86::make_cpu_model("x86-64-v2", x86::host_features(), warnings).value();
+        model.set(x86::Feature::svm, has);
+        auto table = make_cpuid(model, {}, supported, KernelIrqchip::on);
+        auto found = std::ranges::find(table, 0x8000000au, &kvm_cpuid_entry2::function);
+        ASSERT_EQ(found != table.end(), has);
+        if (!has) continue;
+        EXPECT_EQ(found->ebx, 8u);
+        EXPECT_GE(std::ranges::find(table, 0x80000000u, &kvm_cpuid_entry2::function)->eax, 0x8000000au);
+    }
+}
+
 TEST(KvmCpuid, the_table_has_kvms_signature_and_only_leaves_the_model_lists) {
     std::vector<std::string> warnings;
     auto model = x86::make_cpu_model("x86-64-v2", x86::host_features(), warnings).value();
@@ -54,6 +73,8 @@ TEST(KvmCpuid, the_table_has_kvms_signature_and_only_leaves_the_model_lists) {
         }
         if (e.function == 0x40000001) {
             EXPECT_EQ(e.eax & (1u << 6), 0u) << "PV EOI needs a kernel APIC";
+            EXPECT_EQ(e.eax & (1u << 7 | 1u << 11), 0u) << "hypercalls are undefined instructions on other engines";
+            EXPECT_EQ(e.eax & (1u << 4 | 1u << 5 | 1u << 9), 0u) << "what only KVM can keep up";
         } else if (e.function == 1) {
             EXPECT_EQ(e.ebx >> 24, 3u);
         }

@@ -19,6 +19,10 @@ TEST(KvmHost, permission_denied_names_the_group_and_the_user) {
     EXPECT_TRUE(text.starts_with("Could not access KVM kernel module: Permission denied")) << text;
     EXPECT_TRUE(has(text, "usermod -aG kvm ann")) << text;
 }
+TEST(KvmHost, a_device_that_is_open_to_root_only_is_told_how_to_open) {
+    std::string text = message(EACCES, {.virtualization = true, .user = "ann", .group = "", .group_may_open = false});
+    EXPECT_TRUE(has(text, "chgrp kvm /dev/kvm") && has(text, "usermod -aG kvm ann")) << text;
+}
 TEST(KvmHost, a_missing_module_is_told_from_a_missing_cpu_feature) {
     std::string module = message(ENOENT, {.virtualization = true, .intel = false, .user = {}, .group = {}});
     EXPECT_TRUE(has(module, "modprobe kvm_amd")) << module;

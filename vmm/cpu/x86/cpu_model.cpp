@@ -153,7 +153,7 @@ static void copy_host_identity(CpuModel& model) {
     if (__get_cpuid(0x80000008, &a, &b, &c, &d)) model.physical_bits = a & 255;
 }
 
-static Result<CpuModel> find_model(std::string_view name, FeatureSet const& supported) {
+static Result<CpuModel> find_model(std::string_view name, FeatureSet const& supported, CpuIdentity identity) {
     CpuModel model;
     model.name = std::string(name);
     if (name == "max" || name == "host") {
@@ -161,7 +161,7 @@ static Result<CpuModel> find_model(std::string_view name, FeatureSet const& supp
         model.vendor = amd;
         model.brand = "QEMU TCG CPU version 2.5+";
         model.family = 15, model.model = 107, model.stepping = 1;
-        if (name == "host") copy_host_identity(model);
+        if (name == "host" || identity == CpuIdentity::host) copy_host_identity(model);
         return model;
     }
     std::vector<std::string_view> names{"max", "host"};
@@ -172,6 +172,11 @@ static Result<CpuModel> find_model(std::string_view name, FeatureSet const& supp
         model.family = row.family, model.model = row.model, model.stepping = row.stepping;
         model.brand = row.text;
         model.words = row.words();
+        if (identity == CpuIdentity::host) {
+            CpuModel host;
+            copy_host_identity(host);
+            model.vendor = host.vendor;
+        }
         return model;
     }
     return error("unable to find CPU model '{}'{}", name, did_you_mean(name, names));
@@ -197,9 +202,9 @@ static Result<void> apply_feature(CpuModel& model, std::string_view name, bool o
 }
 
 Result<CpuModel> make_cpu_model(std::string_view specification, FeatureSet const& supported,
-                                std::vector<std::string>& warnings) {
+                                std::vector<std::string>& warnings, CpuIdentity identity) {
     std::size_t comma = specification.find(',');
-    CpuModel model = TRY(find_model(specification.substr(0, comma), supported));
+    CpuModel model = TRY(find_model(specification.substr(0, comma), supported, identity));
     while (comma != std::string_view::npos) {
         specification.remove_prefix(comma + 1);
         comma = specification.find(',');

@@ -74,10 +74,14 @@ FeatureSet tcg_features();
 // The host CPU's own features, by CPUID.
 FeatureSet host_features();
 
+// Whose processor a guest is shown. `host`: its vendor in every model and all of it in "max", for a guest that runs on
+// the host's CPU itself and chooses instructions and ways around errata by what it takes that for.
+enum class CpuIdentity : std::uint8_t { model, host };
+
 // Resolves "-cpu MODEL[,+feature,-feature,feature=on|off]" to a model supported by `supported`. `warnings` gets one
 // line for each feature that had to be dropped. Errors: unknown model or feature, with the nearest name.
 Result<CpuModel> make_cpu_model(std::string_view specification, FeatureSet const& supported,
-                                std::vector<std::string>& warnings);
+                                std::vector<std::string>& warnings, CpuIdentity identity = CpuIdentity::model);
 
 // Names that -cpu accepts.
 std::vector<std::string> cpu_model_names();

@@ -152,6 +152,7 @@ public:
         time.paravirtual_lead = Nanoseconds(TRY(machine_->kvmclock())) - time.clock.now();
         return {};
     }
+    x86::CpuIdentity identity() const override { return x86::CpuIdentity::host; }
     x86::FeatureSet features() const override {
         x86::FeatureSet features = machine_->features();
         if (lockstep_)

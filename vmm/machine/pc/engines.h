@@ -53,6 +53,8 @@ public:
     virtual WriteShortcutEngine* write_shortcuts() { return nullptr; }
     // What CPU models are cut down to.
     virtual x86::FeatureSet features() const = 0;
+    // Whose processor a guest had better take its own for.
+    virtual x86::CpuIdentity identity() const { return x86::CpuIdentity::model; }
 };
 
 enum class TcgBackend : std::uint8_t { interp, jit };
