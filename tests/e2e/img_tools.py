@@ -21,6 +21,34 @@ QCOW2 = RAW + ["qemu-img convert -f raw -O qcow2 a.raw a.qcow2"]
 CHAIN = QCOW2 + ["qemu-img create -q -f qcow2 -b a.qcow2 -F qcow2 b.qcow2",
                  "qemu-io -c 'write -P 3 3M 128k' -c 'write -z 1M 64k' b.qcow2"]
 
+# What each program writes the other must read, check and change, for every format, sub-format and option of `create`.
+OPTIONS = {
+    "raw": ("preallocation=off", "preallocation=falloc", "preallocation=full"), "qcow": ("",), "vdi": ("", "static=on"),
+    "vpc": ("force_size=on", "force_size=on,subformat=fixed"),
+    "vhdx": ("", "block_size=1M", "block_size=256M", "subformat=fixed", "log_size=4M", "block_state_zero=off"),
+    "vmdk": ("", "adapter_type=lsilogic", "adapter_type=buslogic", "adapter_type=legacyESX", "compat6=on", "hwversion=11", "toolsversion=7", "zeroed_grain=on",
+             "subformat=monolithicSparse", "subformat=monolithicFlat", "subformat=twoGbMaxExtentSparse", "subformat=twoGbMaxExtentFlat"),
+    "qcow2": ("", "compat=0.10", "cluster_size=512", "cluster_size=4k", "cluster_size=2M", "lazy_refcounts=on", "refcount_bits=1", "refcount_bits=2", "refcount_bits=4", "refcount_bits=8",
+              "refcount_bits=32", "refcount_bits=64", "extended_l2=on", "extended_l2=on,cluster_size=16k", "extended_l2=on,cluster_size=2M", "compression_type=zstd", "preallocation=metadata",
+              "preallocation=falloc", "preallocation=full", "extended_l2=on,preallocation=metadata", "data_file=d", "data_file=d,data_file_raw=on", "data_file=d,extended_l2=on")}
+REQUESTS = ("-c 'write -P 1 0 64k' -c 'write -P 2 1000 3000' -c 'write -P 3 5M 1234567' -c 'write -z 100k 300k' -c 'write -P 4 200000 1' -c 'write -zu 5500k 100k' -c 'write -P 5 8M 1M' "
+            "-c 'writev -P 6 3M 1k 2k 3k'")
+
+
+def both_ways(form):
+    lines = ["qemu-img create -q -f raw m 9M; qemu-io -f raw %s m >/dev/null" % REQUESTS]
+    for options in OPTIONS[form]:
+        for a, b in (("", "/usr/bin/"), ("/usr/bin/", "")):
+            names = dict(a=a, b=b, f=form, o="-o " + options if options else "", w=REQUESTS)
+            lines += [line.format(**names) for line in (
+                "rm -f x* d; {a}qemu-img create -q -f {f} {o} x 9M && {a}qemu-io -f {f} {w} x >/dev/null; {b}qemu-img compare -f raw -F {f} m x",
+                "{b}qemu-img check -q -f {f} x 2>/dev/null; echo $?",
+                "{b}qemu-io -f {f} -c 'write -P 9 2M 100k' -c 'write -P 9 6M 100' x >/dev/null && {a}qemu-img check -q -f {f} x 2>/dev/null; "
+                "{a}qemu-io -f {f} -c 'read -P 9 2M 100k' -c 'read -P 9 6M 100' -c 'read -P 0 6500k 100' x",
+                "{a}qemu-img convert -q -f raw -O {f} {o} m y && {b}qemu-img compare -f raw -F {f} m y; {b}qemu-img convert -f {f} -O raw y z && cmp m z")]
+    return lines
+
+
 # name: (needs the qcow2 format, lines)
 SCENARIOS = {
     "bad_command_lines": (False, [
@@ -274,6 +302,13 @@ SCENARIOS = {
         "qemu-img convert -m 16 -W -f raw -O %(f)s a.raw yw && qemu-img compare -f raw -F %(f)s a.raw yw", "qemu-img convert -n -f raw -O %(f)s a.raw y && qemu-img compare -f raw -F %(f)s a.raw y",
         "qemu-img convert -n --target-is-zero -f raw -O %(f)s a.raw yw", "qemu-img convert --salvage -r 100M -f raw -O %(f)s a.raw yr", "qemu-img convert -B a.raw -F raw -f raw -O %(f)s a.raw yb 2>&1 | grep -v warning",
         "qemu-img check -r all -f %(f)s y 2>/dev/null", "qemu-img snapshot -l -f %(f)s y", "qemu-img rebase -f %(f)s -b '' y", "qemu-img resize -f %(f)s y -1M 2>/dev/null", "qemu-img map -f %(f)s -s 1M -l 1M --output=json y | sed 's/, .offset.*//; s/}]//'")]),
+    **{"both_ways_" + form: (True, both_ways(form)) for form in OPTIONS},
+    "compressed_both_ways": (True, ["qemu-img create -q -f raw m 9M; qemu-io -f raw %s m >/dev/null" % REQUESTS] + [
+        line.format(a=a, b=b) for a, b in (("", "/usr/bin/"), ("/usr/bin/", "")) for line in (
+            "rm -f y; {a}qemu-img convert -f raw -O vmdk -o subformat=streamOptimized m y; {b}qemu-img compare -f raw -F vmdk m y; {b}qemu-img check -q y",
+            "rm -f y; {a}qemu-img convert -c -f raw -O qcow m y 2>/dev/null; {b}qemu-img compare -f raw -F qcow m y",
+            *("rm -f y; {a}qemu-img convert -c -f raw -O qcow2 -o " + o + " m y; {b}qemu-img compare -f raw -F qcow2 m y; {b}qemu-img check -q y; {b}qemu-io -c 'write -P 8 1000 100' -c 'read -P 8 1000 100' y"
+              for o in ("compression_type=zstd", "compression_type=zlib", "cluster_size=4k", "cluster_size=2M", "extended_l2=on", "compat=0.10", "refcount_bits=8")))]),
     "amends": (True, RAW + ["qemu-img create -q -f raw base 4M", "qemu-img convert -f raw -O qcow2 a.raw a0"] + [
         line % o for o in ("compat=0.10", "compat=foo", "lazy_refcounts=on,compat=0.10", "size=8M", "size=2M", "backing_file=base,backing_fmt=raw", "backing_file=", "data_file=x",
                            "cluster_size=4k", "encryption=on", "preallocation=off", "extended_l2=off", "foo=1", ",", "help", "size=8M,lazy_refcounts=on")
