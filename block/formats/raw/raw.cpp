@@ -29,7 +29,7 @@ class RawImage final : public Image, public SparseCapable, public AllocationMap,
 public:
     RawImage(FormatOpenArgs args, std::uint64_t start, std::optional<std::uint64_t> size)
         : context_(args.context), file_(std::move(args.file)), name_(std::move(args.filename)), start_(start),
-          fixed_size_(size), debug_(file_->capabilities().debug) {}
+          fixed_size_(size), debug_(file_->capabilities().debug), growable_(file_->limits().growable) {}
 
     std::string_view format_name() const override { return "raw"; }
     BlockDevice* file() override { return file_.get(); }
@@ -48,7 +48,7 @@ public:
     std::uint64_t size_bytes() const override {
         if (fixed_size_) return *fixed_size_;
         std::uint64_t const rest = file_->size_bytes() - std::min(start_, file_->size_bytes());
-        return file_->limits().growable ? align_up(rest, sector_bytes) : rest;
+        return growable_ ? align_up(rest, sector_bytes) : rest;
     }
     bool read_only() const override { return file_->read_only(); }
     Limits limits() const override {
@@ -82,6 +82,7 @@ private:
     std::uint64_t start_;
     std::optional<std::uint64_t> fixed_size_;
     DebugEvents* debug_; // the file's, or null
+    bool growable_;
 };
 
 Task<Result<void>> RawImage::check_header(std::uint64_t offset, ConstIoSpans from) {
