@@ -85,6 +85,7 @@ private:
         return n.type == Type::i32 && n.op != Opcode::get && n.op != Opcode::constant && n.op != Opcode::trunc &&
                n.op != Opcode::high && n.op != Opcode::vec_to_gpr && n.op != Opcode::put && n.op != Opcode::call;
     }
+    // Of a conversion.
     ValueId root_of(std::uint32_t i) {
         Inst const& n = inst(i);
         if (n.op == Opcode::trunc) return value(n.a).root;
@@ -94,8 +95,27 @@ private:
             value(n.a).wide = true;
             return n.a;
         }
-        if (n.op == Opcode::get) return n.type >= Type::v128 ? forwarded_vector(i) : forwarded(i);
         return ValueId(i);
+    }
+    void note_get(std::uint32_t i) {
+        Inst const& n = inst(i);
+        ValuePlan& v = value(ValueId(i));
+        v.root = n.type >= Type::v128 ? forwarded_vector(i) : forwarded(i);
+        if (n.type <= Type::i64) v.pin = std::int8_t(pins_.find(n.imm, size_of(n.type)));
+        v.changes = std::uint16_t(plan_.changes.size());
+        if (v.root == i) plan_.gets.push_back(std::uint16_t(i));
+    }
+    void note_put(std::uint32_t i) {
+        Inst const& n = inst(i);
+        ValuePlan& v = value(ValueId(i));
+        plan_.changes.push_back(std::uint16_t(i));
+        v.changes = std::uint16_t(plan_.changes.size());
+        if (n.type <= Type::i64) {
+            v.pin = std::int8_t(pins_.find(n.imm, size_of(n.type)));
+            int const r = pins_.unpinned(n.imm, size_of(n.type));
+            if (r >= 0) content_[unsigned(r)] = i;
+        }
+        use(n.a, i, n.type != Type::i64 || v.pin < 0);
     }
     // A general register read from the context whose content is a value already known.
     ValueId forwarded(std::uint32_t i) {
@@ -108,13 +128,6 @@ private:
         // What a write to a part of the register has hidden stays so.
         if (last == no_index || (inst(last).op == Opcode::get && inst(last).type < n.type)) last = i;
         return ValueId(i);
-    }
-    void note_content(std::uint32_t i) {
-        Inst const& n = inst(i);
-        if (call_writes(n)) content_.fill(no_index);
-        if (n.op != Opcode::put || n.type > Type::i64) return;
-        int const r = pins_.unpinned(n.imm, size_of(n.type));
-        if (r >= 0) content_[unsigned(r)] = i;
     }
     // A vector read from a slot whose content is a value already known.
     ValueId forwarded_vector(std::uint32_t i) {
@@ -140,33 +153,33 @@ private:
         root.last_use = std::max(root.last_use, at);
     }
 
-    void note_kind(std::uint32_t i) {
-        Inst const& n = inst(i);
-        plan_.vectors |= n.type >= Type::v128;
-        plan_.wide |= n.type == Type::v256;
-        if (n.op == Opcode::call) plan_.calls.push_back(std::uint16_t(i));
-        if ((n.op == Opcode::load || n.op == Opcode::store) && !(n.memory & mem_lock))
-            plan_.accesses.push_back(std::uint16_t(i));
-    }
     void find_uses() {
         for (std::uint32_t i = 0; i < count(); ++i) {
             Inst const& n = inst(i);
-            ValuePlan& v = value(ValueId(i));
-            v.root = ValueId(i);
-            if (n.op == Opcode::insn_start) continue;
-            note_kind(i);
-            v.root = root_of(i);
-            note_content(i);
-            if (n.op == Opcode::put || call_writes(n)) plan_.changes.push_back(std::uint16_t(i));
-            if (is_slot_op(n)) {
-                if (n.type <= Type::i64) v.pin = std::int8_t(pins_.find(n.imm, size_of(n.type)));
-                v.changes = std::uint16_t(plan_.changes.size());
+            value(ValueId(i)).root = ValueId(i);
+            plan_.vectors |= n.type >= Type::v128;
+            plan_.wide |= n.type == Type::v256;
+            switch (n.op) {
+            case Opcode::insn_start: break;
+            case Opcode::get: note_get(i); break;
+            case Opcode::put: note_put(i); break;
+            case Opcode::trunc:
+            case Opcode::zext:
+                if ((value(ValueId(i)).root = root_of(i)) == i) use(n.a, i);
+                break;
+            case Opcode::call:
+                plan_.calls.push_back(std::uint16_t(i));
+                if (call_writes(n)) content_.fill(no_index), plan_.changes.push_back(std::uint16_t(i));
+                use(n.a, i), use(n.b, i), use(n.c, i);
+                break;
+            case Opcode::load:
+            case Opcode::store:
+                if (!(n.memory & mem_lock)) plan_.accesses.push_back(std::uint16_t(i));
+                use(n.a, i, false), use(n.b, i);
+                break;
+            case Opcode::lea: plan_.leas.push_back(std::uint16_t(i)); [[fallthrough]];
+            default: use(n.a, i, !traits(n.op).memory), use(n.b, i), use(n.c, i);
             }
-            if (v.root != i) continue;
-            if (n.op == Opcode::lea) plan_.leas.push_back(std::uint16_t(i));
-            if (n.op == Opcode::get) plan_.gets.push_back(std::uint16_t(i));
-            bool const address = traits(n.op).memory || (n.op == Opcode::put && n.type == Type::i64 && v.pin >= 0);
-            use(n.a, i, !address), use(n.b, i), use(n.c, i);
         }
         if (auto* t = std::get_if<BranchNonZero>(&block_.terminal)) use(t->value, count());
         if (auto* t = std::get_if<Indirect>(&block_.terminal)) use(t->target, count());
@@ -285,15 +298,16 @@ private:
         for (std::uint32_t i = count(); i-- > 0;) {
             Inst const& n = inst(i);
             value(ValueId(i)).flags_live_after = live;
+            OpTraits const op = traits(n.op);
             if (n.op == Opcode::put_flags)
                 live = false;
             else if (n.sets_flags && live)
                 live = keeps_some_flags(block_, n);
-            if (traits(n.op).always_reads_flags) live = true;
+            live |= op.always_reads_flags;
             if (n.op == Opcode::call) {
                 live = live || !guest_.helper(std::uint16_t(n.imm)).pure;
                 overwritten = 0;
-            } else if (may_fault(n)) {
+            } else if (op.memory || op.may_fault) {
                 live = true;
                 overwritten = 0;
             } else if (is_slot_op(n)) {
