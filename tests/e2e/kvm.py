@@ -104,6 +104,8 @@ def an_idle_guest_of_4_gib_takes_little_more_than_it_touched():
 
 # Questions whose refusal is an answer.
 TOLERATED = {0xae03: "KVM_CHECK_EXTENSION"}
+# Made only in a run in which the PIT ticks, which takes time.
+NOW_AND_THEN = {0x4008ae61: "KVM_IRQ_LINE"}
 
 
 def each_failing_call_is_one_message_and_status_1():
@@ -131,7 +133,7 @@ def each_failing_call_is_one_message_and_status_1():
                     continue
                 failed = run(FAIL_REQUEST=hex(request), FAIL_AT=str(at))
                 told = failed.stderr.count("KVM failed")
-                if request in TOLERATED or (at > 1 and not told and failed.stderr == done.stderr):  # not made that often
+                if request in TOLERATED or ((at > 1 or request in NOW_AND_THEN) and not told and failed.stderr == done.stderr):  # not made that often
                     check(failed.returncode >= 0, f"{accel}, {request:#x}: signal {-failed.returncode}")
                     continue
                 check(failed.returncode == 1, f"{accel}, {request:#x} number {at}: status {failed.returncode}\n{failed.stderr}")
