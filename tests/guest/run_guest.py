@@ -22,7 +22,7 @@ import sys
 import tempfile
 
 SKIP = 77
-OF_EVERY_KVM = ("stepping: ", "free choice: ", "models: ")
+OF_EVERY_KVM = ("stepping: ", "free choice: ", "models: ", "looking: ")
 CANNOT = re.compile(r"KVM cannot emulate this instruction.*\nCPU \d+ at (\S+), code: (.*)")
 
 
