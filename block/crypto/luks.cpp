@@ -454,7 +454,6 @@ Result<NewLuks> make_luks(LuksCreateOptions const& options, ConstBytes passphras
     NewLuks made;
     LuksHeader& h = made.header = TRY(new_header(options));
     EVP_MD const* hash = TRY(find_hash(h.hash));
-    if (options.iter_time_ms == 0) return error("Parameter 'iter-time' must be at least 1");
     SecretBytes master(h.key_bytes);
     h.uuid = random_uuid();
     if (h.uuid.empty() || RAND_bytes(master.data(), int(master.size())) != 1 ||

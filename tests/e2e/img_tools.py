@@ -309,6 +309,13 @@ SCENARIOS = {
             "rm -f y; {a}qemu-img convert -c -f raw -O qcow m y 2>/dev/null; {b}qemu-img compare -f raw -F qcow m y",
             *("rm -f y; {a}qemu-img convert -c -f raw -O qcow2 -o " + o + " m y; {b}qemu-img compare -f raw -F qcow2 m y; {b}qemu-img check -q y; {b}qemu-io -c 'write -P 8 1000 100' -c 'read -P 8 1000 100' y"
               for o in ("compression_type=zstd", "compression_type=zlib", "cluster_size=4k", "cluster_size=2M", "extended_l2=on", "compat=0.10", "refcount_bits=8")))]),
+    "luks_ciphers": (True, [
+        ("rm -f l; {a}qemu-img create -q SECRET -f luks -o key-secret=s,iter-time=10,%s l 1M && {b}qemu-io SECRET LUKS -c 'write -P 5 0 1M' && {a}qemu-io SECRET LUKS -c 'read -P 5 0 1M'" % o).format(a=a, b=b).replace(
+            "SECRET", "--object secret,id=s,data=abc").replace("LUKS", "--image-opts driver=luks,file.filename=l,key-secret=s")
+        for a, b in (("", "/usr/bin/"), ("/usr/bin/", "")) for o in (
+            "cipher-alg=aes-128", "cipher-alg=aes-256,cipher-mode=xts", "cipher-mode=cbc", "cipher-mode=ecb", "cipher-mode=cbc,ivgen-alg=essiv,ivgen-hash-alg=sha256",
+            "cipher-mode=cbc,ivgen-alg=plain", "ivgen-alg=plain64", "hash-alg=sha1", "hash-alg=sha512", "hash-alg=ripemd160", "hash-alg=md5", "cipher-alg=foo")] + [
+        "qemu-img create --object secret,id=s,data=a --object secret,id=s,data=b -f raw r 1M"]),
     "amends": (True, RAW + ["qemu-img create -q -f raw base 4M", "qemu-img convert -f raw -O qcow2 a.raw a0"] + [
         line % o for o in ("compat=0.10", "compat=foo", "lazy_refcounts=on,compat=0.10", "size=8M", "size=2M", "backing_file=base,backing_fmt=raw", "backing_file=", "data_file=x",
                            "cluster_size=4k", "encryption=on", "preallocation=off", "extended_l2=off", "foo=1", ",", "help", "size=8M,lazy_refcounts=on")

@@ -72,6 +72,8 @@ Result<void> add_object(Tool& tool, std::string_view definition) {
     auto id = values.text("id");
     if (!id) return error("Parameter 'id' is missing");
     if (!kind) {
+        if (tool.secrets().find(*id).ok())
+            return error("attempt to add duplicate property '{}' to object (type 'container')", *id);
         tool.secrets().add(*id, TRY(secret_bytes(values)));
         return {};
     }
