@@ -22,7 +22,7 @@ struct AesSpec {
     CipherMode mode = CipherMode::xts;
     IvGenerator iv = IvGenerator::plain64;
     std::string essiv_hash = "sha256";
-    std::size_t key_bytes() const { return key_bits / 8 * (mode == CipherMode::xts ? 2 : 1); }
+    std::size_t key_bytes() const { return std::size_t{key_bits} / 8 * (mode == CipherMode::xts ? 2 : 1); }
 };
 
 // `key` must have spec.key_bytes() bytes.

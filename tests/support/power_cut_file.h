@@ -48,6 +48,8 @@ public:
     }
     // Called after each write has reached the volatile cache: also in the midst of a flush of the image above.
     void on_write(std::function<void()> call) { on_write_ = std::move(call); }
+    // What the file holds now, as it is seen after the end of a process.
+    std::vector<std::uint8_t> const& now() const { return now_; }
     // What the disk holds after a power cut now.
     std::vector<std::uint8_t> after_power_cut(std::mt19937_64& random) const {
         std::vector<std::uint8_t> left = stable_;

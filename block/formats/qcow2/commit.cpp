@@ -21,7 +21,6 @@ struct Store::Pass {
     bool l1 = false, l1_moved = false;
     std::vector<std::uint64_t> l1_entries;
     std::uint64_t l1_offset = 0;
-    std::vector<std::uint8_t> header; // when a table moved
 };
 
 bool Store::anything_dirty() {
@@ -93,10 +92,6 @@ Task<Result<void>> Store::run_commit() {
         pass.l1_offset = s_.header.l1_offset;
     }
     for (Extent const& old : refcounts_.take_retired()) release(old.offset, old.clusters);
-    if (pass.refcount_table_moved || pass.l1_moved) {
-        CO_TRY_ASSIGN(pass.header, serialize_header(s_.header));
-        pass.header.resize(s_.header.header_bytes());
-    }
     std::vector<Released> released = std::exchange(released_, {});
     std::uint64_t const generation = generations_.advance();
 
@@ -127,6 +122,13 @@ Task<Result<void>> Store::write_pass(Pass& pass) {
                                           pass.refcount_table_moved ? pass.refcount_table_room : 0));
         CO_TRY(co_await file().flush());
     }
+    if (pass.refcount_table_moved) { // counts that only the new table leads to must be found before they are relied on
+        if (debug) co_await debug->event(BlkdebugEvent::refblock_alloc_switch_table);
+        TablePlaces places = places_;
+        places.refcount_table_offset = pass.refcount_table_offset;
+        places.refcount_table_clusters = std::uint32_t((pass.refcount_table_room * 8) >> geometry_.cluster_bits);
+        CO_TRY(co_await write_places(places));
+    }
     if (!pass.l2_tables.empty()) {
         CO_TRY(co_await write_tables(l2_tables_, pass.l2_tables, Area::active_l2));
         CO_TRY(co_await file().flush());
@@ -139,14 +141,27 @@ Task<Result<void>> Store::write_pass(Pass& pass) {
         CO_TRY(co_await write_table_array(pass.l1_entries, pass.l1_offset, pass.l1_moved ? room : 0));
         CO_TRY(co_await file().flush());
     }
-    if (!pass.header.empty()) {
-        if (debug)
-            co_await debug->event(pass.l1_moved ? BlkdebugEvent::l1_grow_activate_table
-                                                : BlkdebugEvent::refblock_alloc_switch_table);
-        ConstBytes fixed(pass.header);
-        CO_TRY(co_await write_bytes(file(), 0, fixed));
-        CO_TRY(co_await file().flush());
+    if (pass.l1_moved) {
+        if (debug) co_await debug->event(BlkdebugEvent::l1_grow_activate_table);
+        TablePlaces places = places_;
+        places.l1_offset = pass.l1_offset;
+        places.l1_entries = std::uint32_t(pass.l1_entries.size());
+        CO_TRY(co_await write_places(places));
     }
+    co_return Result<void>{};
+}
+
+Task<Result<void>> Store::write_places(TablePlaces places) {
+    AsyncLock lock = co_await header_mutex_.lock();
+    struct { // four fields in a row
+        be32 l1_size;
+        be64 l1_table_offset, refcount_table_offset;
+        be32 refcount_table_clusters;
+    } raw{places.l1_entries, places.l1_offset, places.refcount_table_offset, places.refcount_table_clusters};
+    ConstBytes fields(reinterpret_cast<std::uint8_t const*>(&raw), sizeof raw);
+    CO_TRY(co_await write_bytes(file(), 36, fields));
+    CO_TRY(co_await file().flush());
+    places_ = places;
     co_return Result<void>{};
 }
 
@@ -175,7 +190,13 @@ Task<Result<void>> Store::write_table_array(std::vector<std::uint64_t> const& en
 }
 
 Task<Result<void>> Store::write_header() {
-    CO_TRY_ASSIGN(std::vector<std::uint8_t> cluster, serialize_header(s_.header));
+    AsyncLock lock = co_await header_mutex_.lock();
+    Header header = s_.header; // whose tables may have moved in memory only
+    header.l1_entries = places_.l1_entries;
+    header.l1_offset = places_.l1_offset;
+    header.refcount_table_offset = places_.refcount_table_offset;
+    header.refcount_table_clusters = places_.refcount_table_clusters;
+    CO_TRY_ASSIGN(std::vector<std::uint8_t> cluster, serialize_header(header));
     ConstBytes all(cluster);
     CO_TRY(co_await write_bytes(file(), 0, all));
     Result<void> flushed = co_await file().flush();
@@ -184,6 +205,7 @@ Task<Result<void>> Store::write_header() {
 
 Task<Result<void>> Store::write_features() {
     if (s_.header.version < 3) co_return Result<void>{};
+    AsyncLock lock = co_await header_mutex_.lock();
     std::uint8_t raw[24];
     store_be64(raw, s_.header.incompatible);
     store_be64(raw + 8, s_.header.compatible);

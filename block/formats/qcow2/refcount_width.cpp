@@ -73,9 +73,11 @@ Task<Result<void>> Store::change_refcount_width(unsigned order,
     s_.header.refcount_table_offset = layout.start << geometry_.cluster_bits;
     s_.header.refcount_table_clusters = std::uint32_t(layout.table_clusters);
     s_.header.refcount_order = order;
+    places_ = places_in(s_.header);
     Result<void> switched = co_await write_header();
     if (!switched.ok()) {
         s_.header = before;
+        places_ = places_in(s_.header);
         co_return switched;
     }
     std::uint64_t const cluster = geometry_.cluster();

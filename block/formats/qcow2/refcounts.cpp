@@ -121,7 +121,7 @@ Result<void> Refcounts::claim_new(std::uint64_t cluster, std::string_view what) 
 }
 
 std::optional<Extent> Refcounts::try_allocate(std::uint64_t wanted) {
-    if (alloc_mutex_.locked() || debug_) return std::nullopt;
+    if (alloc_mutex_.locked() || debug_ || outgrown()) return std::nullopt;
     return take_free(wanted);
 }
 
@@ -253,7 +253,7 @@ Task<Result<bool>> Refcounts::allocate_at(std::uint64_t cluster) {
     AsyncLock lock = co_await alloc_mutex_.lock();
     CO_TRY_ASSIGN(TableRef block, co_await block_of(cluster));
     std::uint64_t index = cluster % g().refcount_entries();
-    if (!block || load_refcount(block->bytes.data(), index, g().refcount_order) != 0) co_return false;
+    if (!block || outgrown() || load_refcount(block->bytes.data(), index, g().refcount_order) != 0) co_return false;
     CO_TRY(claim_new(cluster, "a cluster"));
     put(*block, index, 1);
     take_extent(cluster, 1);
@@ -281,11 +281,14 @@ Task<Result<std::uint64_t>> Refcounts::allocate_bytes(std::uint64_t bytes) {
     co_return extent.offset;
 }
 
+bool Refcounts::outgrown() const {
+    return table_.size() > (std::uint64_t(header_.refcount_table_clusters) << g().cluster_bits) / 8;
+}
+
 Task<Result<void>> Refcounts::grow_table() {
-    auto room = [this] { return (std::uint64_t(header_.refcount_table_clusters) << g().cluster_bits) / 8; };
-    if (table_.size() <= room()) co_return Result<void>{};
+    if (!outgrown()) co_return Result<void>{};
     AsyncLock lock = co_await alloc_mutex_.lock();
-    while (table_.size() > room()) {
+    while (outgrown()) {
         std::uint64_t entries =
             std::min<std::uint64_t>(table_.size() + table_.size() / 2 + 1, max_refcount_table_bytes / 8);
         std::uint64_t clusters = div_ceil(entries * 8, g().cluster());

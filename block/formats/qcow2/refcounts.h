@@ -77,7 +77,9 @@ private:
     // The same, making it when missing; alloc_mutex_ is held.
     Task<Result<TableRef>> open_block(std::uint64_t index);
     Task<Result<Extent>> allocate_exact_locked(std::uint64_t count);
-    // Moves the table when it no longer fits where it is.
+    // The table no longer fits where it is: what its last entries count must not be relied on yet.
+    bool outgrown() const;
+    // Moves the table when it has outgrown its place.
     Task<Result<void>> grow_table();
     // Takes `cluster` if it is free (compressed data that goes on into it).
     Task<Result<bool>> allocate_at(std::uint64_t cluster);

@@ -23,7 +23,8 @@ Store::Store(Setup setup)
     : s_(std::move(setup)), geometry_(s_.header), areas_(s_.header.cluster_bits),
       refcounts_(*s_.file, s_.header, areas_, tables_in(s_.refcount_cache_bytes, s_.header)),
       l2_tables_(*s_.file, std::uint32_t(geometry_.cluster()), l2_cache_tables(s_.l2_cache_bytes, s_.header),
-                 BlkdebugEvent::l2_load) {}
+                 BlkdebugEvent::l2_load),
+      places_(places_in(s_.header)) {}
 
 Task<Result<void>> Store::load() {
     Header const& h = s_.header;
@@ -153,6 +154,7 @@ Task<Result<void>> Store::adopt_refcounts(std::uint64_t table_offset, std::uint6
     refcounts_.blocks().forget_all();
     s_.header.refcount_table_offset = table_offset;
     s_.header.refcount_table_clusters = std::uint32_t(table_clusters);
+    places_ = places_in(s_.header);
     CO_TRY(co_await write_header());
     refcounts_.replace_table(std::move(table));
     areas_.clear();

@@ -45,7 +45,7 @@ private:
 
 // All changes are made in memory and reach the file by commit(), which writes, with a flush of the file between each
 // two steps that need it:
-//   refcount blocks -> refcount table -> L2 tables -> L1 table (-> header, when a table moved)
+//   refcount blocks -> refcount table (-> header, when it moved) -> L2 tables -> L1 table (-> header, when it moved)
 // A reference therefore never is on disk before the count and the content it refers to, and clusters are given back
 // only after the commit that made their last reference vanish. Whatever is lost in a crash, the worst left is a leak.
 class Store {
@@ -123,7 +123,8 @@ public:
     Task<Result<void>> relieve();
     // Until no released cluster is left to count down.
     Task<Result<void>> settle();
-    // The header's whole cluster, after a commit(). The tables it names must be on disk.
+    // The header's whole cluster, after a commit(). It names the L1 and refcount tables that are on disk: where one has
+    // moved since, the next commit() says so.
     Task<Result<void>> write_header();
     // A feature bit that must be on disk before anything else: dirty, corrupt, autoclear.
     Task<Result<void>> write_features();
@@ -148,8 +149,16 @@ private:
         std::vector<Released> what;
     };
     struct Pass; // one commit's snapshot of what is dirty
+    struct TablePlaces {
+        std::uint64_t l1_offset, refcount_table_offset;
+        std::uint32_t l1_entries, refcount_table_clusters;
+    };
+    static TablePlaces places_in(Header const& h) {
+        return {h.l1_offset, h.refcount_table_offset, h.l1_entries, h.refcount_table_clusters};
+    }
     Task<Result<void>> run_commit();
     Task<Result<void>> write_pass(Pass& pass);
+    Task<Result<void>> write_places(TablePlaces places);
     Task<Result<void>> write_tables(TableCache& cache, std::vector<TableCopy>& copies, Area area);
     Task<Result<void>> write_table_array(std::vector<std::uint64_t> const& entries, std::uint64_t offset,
                                          std::uint64_t room_entries);
@@ -168,6 +177,8 @@ private:
     BlockDevice* data_file_ = nullptr;
     AsyncMutex l2_mutex_; // making and copying L2 tables, growing L1
     AsyncMutex commit_mutex_;
+    AsyncMutex header_mutex_; // writing to the header's cluster
+    TablePlaces places_;      // what the header on disk says
     std::uint64_t commits_asked_ = 0, commits_done_ = 0;
     std::vector<Released> released_; // not yet on disk
     std::deque<Waiting> waiting_;

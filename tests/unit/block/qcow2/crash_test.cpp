@@ -1,6 +1,7 @@
 // Power cuts and killed processes: at worst leaks, and every flushed byte is there.
 #include "block/core/aligned_device.h"
 #include "block/core/sync.h"
+#include "block/formats/qcow2/layout.h"
 #include "tests/support/image_conformance.h"
 #include "tests/support/power_cut_file.h"
 #include "tests/unit/block/qcow2/qcow2_bench.h"
@@ -25,6 +26,25 @@ std::vector<std::uint8_t> read_file(std::string const& path) {
 void write_file(std::string const& path, std::vector<std::uint8_t> const& data) {
     std::ofstream(path, std::ios::binary)
         .write(reinterpret_cast<char const*>(data.data()), std::streamsize(data.size()));
+}
+
+std::unique_ptr<Image> open_on(Qcow2Bench& bench, std::unique_ptr<PowerCutFile> disk) {
+    FormatOpenArgs args{bench.context, std::move(disk), "x.qcow2", {}};
+    auto opened = bench.run(bench.formats.find("qcow2")->open(std::move(args)));
+    EXPECT_TRUE(opened.ok()) << opened.error().message();
+    return std::move(opened).value();
+}
+
+// What a check of `content` without repairs reports; the image stays open in `image`.
+CheckReport check_of(Qcow2Bench& bench, std::vector<std::uint8_t> const& content, std::unique_ptr<Image>& image) {
+    write_file(bench.path("cut.qcow2"), content);
+    OpenOptions options = bench.options_for("cut.qcow2");
+    options.for_check = true;
+    image = bench.open(options);
+    auto silent = [](std::string_view) {};
+    auto report = bench.run(image->capabilities().checkable->check(RepairMode::none, silent));
+    EXPECT_TRUE(report.ok());
+    return std::move(report).value();
 }
 
 class PowerCut : public testing::TestWithParam<char const*> {};
@@ -113,10 +133,7 @@ TEST(Qcow2RefcountWidth, changes_whole_and_a_power_cut_at_any_write_leaves_at_wo
         bench.close(std::move(first));
         auto device = std::make_unique<PowerCutFile>(read_file(bench.path("x.qcow2")));
         PowerCutFile* disk = device.get();
-        FormatOpenArgs args{bench.context, std::move(device), "x.qcow2", {}};
-        auto opened = bench.run(bench.formats.find("qcow2")->open(std::move(args)));
-        ASSERT_TRUE(opened.ok()) << opened.error().message();
-        std::unique_ptr<Image> image = std::move(opened).value();
+        std::unique_ptr<Image> image = open_on(bench, std::move(device));
         std::vector<std::vector<std::uint8_t>> cuts;
         std::mt19937_64 random(bits);
         disk->on_write([&] { cuts.push_back(disk->after_power_cut(random)); });
@@ -130,22 +147,59 @@ TEST(Qcow2RefcountWidth, changes_whole_and_a_power_cut_at_any_write_leaves_at_wo
         cuts.push_back(disk->after_power_cut(random));
         ASSERT_TRUE(bench.run(image->close()).ok());
         for (std::size_t i = 0; i < cuts.size(); ++i) {
-            write_file(bench.path("cut.qcow2"), cuts[i]);
-            OpenOptions options = bench.options_for("cut.qcow2");
-            options.for_check = true;
-            auto after = bench.open(options);
-            ASSERT_TRUE(after) << "write " << i;
-            auto silent = [](std::string_view) {};
-            auto report = bench.run(after->capabilities().checkable->check(RepairMode::none, silent));
-            ASSERT_TRUE(report.ok());
-            EXPECT_EQ(report->corruptions, 0u) << bits << " bits, write " << i;
+            std::unique_ptr<Image> after;
+            CheckReport report = check_of(bench, cuts[i], after);
+            EXPECT_EQ(report.corruptions, 0u) << bits << " bits, write " << i;
             if (i + 1 == cuts.size()) {
-                EXPECT_EQ(report->leaks, 0u);
+                EXPECT_EQ(report.leaks, 0u);
             }
             EXPECT_TRUE(bench.read(*after, 12345, data.size()) == data) << bits << " bits, write " << i;
             bench.close(std::move(after));
         }
         EXPECT_EQ(unsigned(cuts.back()[99]), unsigned(std::countr_zero(bits)));
+        bench.expect_clean("cut.qcow2");
+    }
+}
+
+// The refcount table outgrows its place and moves, the L1 table too in the second round; the power goes after each
+// write of the flush in turn, or the process is killed there.
+TEST(Qcow2RefcountTable, moves_and_a_power_cut_at_any_write_leaves_at_worst_leaks) {
+    for (bool with_l1 : {false, true}) {
+        Qcow2Bench bench;
+        bench.create("x.qcow2", 4 << 20, "cluster_size=512,refcount_bits=64");
+        auto first = bench.open("x.qcow2");
+        bench.write(*first, 0, std::vector<std::uint8_t>(1950 << 10, 7)); // 64 entries of a table full, but for one
+        bench.close(std::move(first));
+        auto device = std::make_unique<PowerCutFile>(read_file(bench.path("x.qcow2")));
+        PowerCutFile* disk = device.get();
+        std::vector<std::uint8_t> const before = disk->now();
+        std::unique_ptr<Image> image = open_on(bench, std::move(device));
+        bench.write(*image, 1951 << 10, std::vector<std::uint8_t>(100 << 10, 8));
+        std::vector<std::vector<std::uint8_t>> cuts;
+        std::mt19937_64 random(with_l1);
+        disk->on_write([&] {
+            cuts.push_back(disk->after_power_cut(random));
+            cuts.push_back(disk->now());
+        });
+        if (with_l1) {
+            ResizeRequest request{.new_size_bytes = 16 << 20};
+            ASSERT_TRUE(bench.run(image->capabilities().resizable->resize(request)).ok());
+        } else {
+            ASSERT_TRUE(bench.run(image->flush()).ok());
+        }
+        disk->on_write({});
+        ASSERT_TRUE(bench.run(image->flush()).ok());
+        cuts.push_back(disk->now());
+        EXPECT_NE(qcow2::load_be64(cuts.back().data() + 48), qcow2::load_be64(before.data() + 48))
+            << "the refcount table did not move";
+        EXPECT_EQ(qcow2::load_be64(cuts.back().data() + 40) != qcow2::load_be64(before.data() + 40), with_l1);
+        ASSERT_TRUE(bench.run(image->close()).ok());
+        for (std::size_t i = 0; i < cuts.size(); ++i) {
+            std::unique_ptr<Image> after;
+            EXPECT_EQ(check_of(bench, cuts[i], after).corruptions, 0u) << "cut " << i;
+            EXPECT_TRUE(bench.read(*after, 0, 1950 << 10) == std::vector<std::uint8_t>(1950 << 10, 7)) << "cut " << i;
+            bench.close(std::move(after));
+        }
         bench.expect_clean("cut.qcow2");
     }
 }
