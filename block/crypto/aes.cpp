@@ -18,6 +18,7 @@ EVP_CIPHER const* cipher_of(unsigned bits, CipherMode mode) {
     switch (mode) {
     case CipherMode::ecb: return bits == 128 ? EVP_aes_128_ecb() : bits == 192 ? EVP_aes_192_ecb() : EVP_aes_256_ecb();
     case CipherMode::cbc: return bits == 128 ? EVP_aes_128_cbc() : bits == 192 ? EVP_aes_192_cbc() : EVP_aes_256_cbc();
+    case CipherMode::ctr: return bits == 128 ? EVP_aes_128_ctr() : bits == 192 ? EVP_aes_192_ctr() : EVP_aes_256_ctr();
     case CipherMode::xts: return bits == 128 ? EVP_aes_128_xts() : bits == 256 ? EVP_aes_256_xts() : nullptr;
     }
     return nullptr;

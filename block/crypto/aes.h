@@ -9,7 +9,7 @@
 
 namespace vmm::block {
 
-enum class CipherMode : std::uint8_t { ecb, cbc, xts };
+enum class CipherMode : std::uint8_t { ecb, cbc, xts, ctr };
 enum class IvGenerator : std::uint8_t {
     none,
     plain,   // 32 bits of the sector number

@@ -113,6 +113,8 @@ Result<AesSpec> parse_mode(std::string const& name, std::string const& mode, std
         spec.mode = CipherMode::cbc;
     else if (chain == "ecb")
         spec.mode = CipherMode::ecb;
+    else if (chain == "ctr")
+        spec.mode = CipherMode::ctr;
     else
         return Error(fmt::format("Cipher mode '{}' of the LUKS header is not supported", mode), ENOTSUP);
     if (iv == "plain")
@@ -161,7 +163,13 @@ Result<void> check_overlap(LuksHeader const& h) {
 } // namespace
 
 std::string_view LuksHeader::mode_name() const {
-    return spec.mode == CipherMode::xts ? "xts" : spec.mode == CipherMode::cbc ? "cbc" : "ecb";
+    switch (spec.mode) {
+    case CipherMode::xts: return "xts";
+    case CipherMode::cbc: return "cbc";
+    case CipherMode::ctr: return "ctr";
+    case CipherMode::ecb: break;
+    }
+    return "ecb";
 }
 std::string_view LuksHeader::iv_name() const {
     return spec.iv == IvGenerator::essiv ? "essiv" : spec.iv == IvGenerator::plain ? "plain" : "plain64";

@@ -313,7 +313,7 @@ SCENARIOS = {
         ("rm -f l; {a}qemu-img create -q SECRET -f luks -o key-secret=s,iter-time=10,%s l 1M && {b}qemu-io SECRET LUKS -c 'write -P 5 0 1M' && {a}qemu-io SECRET LUKS -c 'read -P 5 0 1M'" % o).format(a=a, b=b).replace(
             "SECRET", "--object secret,id=s,data=abc").replace("LUKS", "--image-opts driver=luks,file.filename=l,key-secret=s")
         for a, b in (("", "/usr/bin/"), ("/usr/bin/", "")) for o in (
-            "cipher-alg=aes-128", "cipher-alg=aes-256,cipher-mode=xts", "cipher-mode=cbc", "cipher-mode=ecb", "cipher-mode=cbc,ivgen-alg=essiv,ivgen-hash-alg=sha256",
+            "cipher-alg=aes-128", "cipher-alg=aes-256,cipher-mode=xts", "cipher-mode=cbc", "cipher-mode=ecb", "cipher-mode=ctr", "cipher-mode=cbc,ivgen-alg=essiv,ivgen-hash-alg=sha256",
             "cipher-mode=cbc,ivgen-alg=plain", "ivgen-alg=plain64", "hash-alg=sha1", "hash-alg=sha512", "hash-alg=ripemd160", "hash-alg=md5", "cipher-alg=foo")] + [
         "qemu-img create --object secret,id=s,data=a --object secret,id=s,data=b -f raw r 1M"]),
     "amends": (True, RAW + ["qemu-img create -q -f raw base 4M", "qemu-img convert -f raw -O qcow2 a.raw a0"] + [
