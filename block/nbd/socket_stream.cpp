@@ -11,6 +11,7 @@
 
 #include <algorithm>
 #include <cerrno>
+#include <charconv>
 #include <climits>
 #include <memory>
 
@@ -129,6 +130,10 @@ struct FreeAddresses {
 using Addresses = std::unique_ptr<addrinfo, FreeAddresses>;
 
 Result<Addresses> resolve(SocketAddress const& address, bool to_listen) {
+    unsigned long number = 0; // a number that is no port is taken by the resolver without a word, modulo 65536
+    auto [end, failure] = std::from_chars(address.port.data(), address.port.data() + address.port.size(), number);
+    if (failure == std::errc::result_out_of_range || number > 0xffff)
+        return error("address resolution failed for {}: port {} is beyond 65535", address.text(), address.port);
     addrinfo hints{}, *list = nullptr;
     hints.ai_socktype = SOCK_STREAM;
     hints.ai_flags = to_listen ? AI_PASSIVE : AI_ADDRCONFIG;

@@ -4,6 +4,7 @@
 #include "vmm/base/checked.h"
 
 #include <algorithm>
+#include <utility>
 
 namespace vmm::dev {
 
@@ -42,7 +43,8 @@ constexpr PamField pam_field(unsigned index) {
 template <class V> void fields(V& v, I440fx::State& s) { v.field("pci", s.pci); }
 
 I440fx::I440fx(Needs needs)
-    : needs_(needs), function_({.vendor = 0x8086, .device = 0x1237, .class_code = 0x060000, .revision = 0x02}) {
+    : needs_(std::move(needs)),
+      function_({.vendor = 0x8086, .device = 0x1237, .class_code = 0x060000, .revision = 0x02}) {
     PciFunction& f = function_;
     f.preset(pci_reg::command, 2, 0x0006);
     f.allow(pci_reg::command, 2, 0x0100); // memory and bus master are hard-wired on, I/O is off

@@ -64,6 +64,18 @@ Task<Result<void>> write_number(BlockDevice& device, std::uint64_t index) {
 
 } // namespace
 
+TEST(NbdSocket, ports_beyond_65535_are_refused) {
+    for (char const* port : {"65536", "99999", "99999999999999999999999"}) {
+        SocketAddress address;
+        address.host = "127.0.0.1";
+        address.port = port;
+        Result<UniqueFd> listening = listen_socket(address, 1);
+        ASSERT_FALSE(listening.ok());
+        EXPECT_NE(listening.error().message().find("is beyond 65535"), std::string::npos)
+            << listening.error().message();
+    }
+}
+
 TEST_F(NbdPair, random_requests_agree_with_a_model) {
     start();
     auto device = connect().value();
