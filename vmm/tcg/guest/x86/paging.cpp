@@ -273,9 +273,12 @@ std::optional<GuestPhys> PageWalker::peek(std::uint64_t va) {
         table = pdptes_[va >> 30 & 3] & bits(12, physical_bits_);
     }
     for (unsigned level = top_level_;; --level) {
-        std::uint64_t entry = read_entry(locate(table, unsigned(va >> shift(level) & index_mask)));
-        if (!(entry & pte::present)) return std::nullopt;
-        if (level == 1 || large(entry, level)) return frame(entry, level, va);
+        Ref const at = locate(table, unsigned(va >> shift(level) & index_mask));
+        if (!at.host) return std::nullopt; // a device, which a look must not disturb
+        std::uint64_t const entry = read_entry(at);
+        bool const is_large = large(entry, level);
+        if (!(entry & pte::present) || (entry & reserved_bits(entry, level, is_large))) return std::nullopt;
+        if (level == 1 || is_large) return frame(entry, level, va);
         table = kind_ == Kind::bits32 ? entry & 0xfffff000 : entry & bits(12, 52);
     }
 }

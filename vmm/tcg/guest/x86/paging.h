@@ -82,7 +82,7 @@ public:
     // Translates `va` (canonical, or 32 bits outside long mode). Nothing: a page fault with error code `error`.
     std::optional<Translation> walk(std::uint64_t va, Access access, View view, TableCaches& caches,
                                     std::uint32_t& error);
-    // The translation a debugger sees: no rights checked, nothing written.
+    // The translation a debugger sees: no rights checked, nothing written, no device asked for a table.
     std::optional<GuestPhys> peek(std::uint64_t va);
 
 private:

@@ -354,4 +354,18 @@ TEST_F(Tlb, a_fetch_reports_the_exact_address) {
     EXPECT_EQ(m.context->fault.address, va + 0x123);
 }
 
+TEST_F(Tlb, a_debuggers_look_asks_no_device_for_a_table_and_follows_no_reserved_bits) {
+    map(0x63);
+    start();
+    std::uint8_t byte;
+    EXPECT_TRUE(m.mmu->debug_access(va, std::span(&byte, 1), false));
+    std::uint64_t const leaf = m.entry(leaf_at, 8);
+    m.put(leaf_at, leaf | std::uint64_t(1) << 51);
+    EXPECT_FALSE(m.mmu->debug_access(va, std::span(&byte, 1), false));
+    m.put(leaf_at, leaf);
+    m.put(Machine::directory + (va >> 21 & 511) * 8, std::uint64_t(ram_bytes) | 0x63); // a table where no RAM is
+    EXPECT_FALSE(m.mmu->debug_access(va, std::span(&byte, 1), false));
+    EXPECT_TRUE(m.bus.mmio_reads.empty());
+}
+
 } // namespace
