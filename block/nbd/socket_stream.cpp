@@ -1,5 +1,7 @@
 #include "block/nbd/socket_stream.h"
 
+#include "vmm/base/port.h"
+
 #include <fcntl.h>
 #include <netdb.h>
 #include <netinet/in.h>
@@ -11,7 +13,6 @@
 
 #include <algorithm>
 #include <cerrno>
-#include <charconv>
 #include <climits>
 #include <memory>
 
@@ -130,10 +131,8 @@ struct FreeAddresses {
 using Addresses = std::unique_ptr<addrinfo, FreeAddresses>;
 
 Result<Addresses> resolve(SocketAddress const& address, bool to_listen) {
-    unsigned long number = 0; // a number that is no port is taken by the resolver without a word, modulo 65536
-    auto [end, failure] = std::from_chars(address.port.data(), address.port.data() + address.port.size(), number);
-    if (failure == std::errc::result_out_of_range || number > 0xffff)
-        return error("address resolution failed for {}: port {} is beyond 65535", address.text(), address.port);
+    if (Result<void> port = check_port(address.port); !port.ok())
+        return port.error().with_prefix(fmt::format("address resolution failed for {}", address.text()));
     addrinfo hints{}, *list = nullptr;
     hints.ai_socktype = SOCK_STREAM;
     hints.ai_flags = to_listen ? AI_PASSIVE : AI_ADDRCONFIG;

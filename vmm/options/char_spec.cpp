@@ -1,5 +1,6 @@
 #include "vmm/options/char_spec.h"
 
+#include "vmm/base/port.h"
 #include "vmm/base/text.h"
 #include "vmm/options/keyval.h"
 
@@ -40,13 +41,6 @@ Result<void> set_socket_options(CharConfig& config, Properties const& list) {
 // The options after a socket's address.
 Result<void> check_socket_keys(Properties const& list) {
     return check_known(list, {"server", "wait", "delay", "nodelay", "telnet", "ipv4", "ipv6", "reconnect"});
-}
-
-// The resolver takes a number that is no port without a word, modulo 65536.
-Result<void> check_port(std::string const& port) {
-    if (port.empty() || port.find_first_not_of("0123456789") != std::string::npos) return {}; // the name of a service
-    if (port.size() > 5 || std::stoul(port) > 0xffff) return error("port {} is beyond 65535", port);
-    return {};
 }
 
 // HOST:PORT, either of which may be empty; a host with colons in brackets.

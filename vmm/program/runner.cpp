@@ -146,7 +146,8 @@ Result<void> Runner::make_machine() {
     pc.cpus = config_.smp.cpus;
     pc.sockets = config_.smp.sockets, pc.cores = config_.smp.cores, pc.threads = config_.smp.threads;
     std::vector<std::string> warnings;
-    pc.cpu_model = TRY(x86::make_cpu_model(cpu_specification(config_.cpu), engine_->features(), warnings, engine_->identity()));
+    pc.cpu_model =
+        TRY(x86::make_cpu_model(cpu_specification(config_.cpu), engine_->features(), warnings, engine_->identity()));
     if (pc.threads > 1 && pc.cpu_model.vendor == "AuthenticAMD" && !pc.cpu_model.has(x86::Feature::topoext))
         log_.warn(
             "This family of AMD CPU doesn't support hyperthreading({}): the guest will see {} cores; choose another "

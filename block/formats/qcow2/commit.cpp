@@ -158,8 +158,10 @@ Task<Result<void>> Store::write_places(TablePlaces places) {
         be64 l1_table_offset, refcount_table_offset;
         be32 refcount_table_clusters;
     } raw{places.l1_entries, places.l1_offset, places.refcount_table_offset, places.refcount_table_clusters};
+    static_assert(sizeof raw == 24);
+    constexpr std::uint64_t l1_size_at = 36; // in the header
     ConstBytes fields(reinterpret_cast<std::uint8_t const*>(&raw), sizeof raw);
-    CO_TRY(co_await write_bytes(file(), 36, fields));
+    CO_TRY(co_await write_bytes(file(), l1_size_at, fields));
     CO_TRY(co_await file().flush());
     places_ = places;
     co_return Result<void>{};
